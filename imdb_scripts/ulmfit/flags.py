@@ -1,0 +1,115 @@
+"""What each command-line flag means, once for all the scripts that take it.
+
+A script's signature gives names, order and defaults; this register gives the kind, the bounds, the line of help and
+whether the flag changes the result (and so the run's fingerprint). A flag that several stages take means the same
+in all of them.
+"""
+
+from dataclasses import dataclass
+
+from .errors import UsageError
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag.
+
+    kind: `bool`, `int`, `float`, `id` (part of a file name), `path`, `text` (any string) or `choice`.
+    low, high: inclusive bounds of a number; `above` is an exclusive lower bound.
+    result: whether it changes what the stage computes. False for ids and paths (what they point to is fingerprinted
+        instead), the device, and what only changes the printing.
+    """
+
+    kind: str
+    group: str
+    help: str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    choices: tuple[str, ...] = ()
+    result: bool = True
+
+
+DATA, NAMES, MODEL, SCHEDULE, LAYERS, TRAINING, RUN = (
+    "Data", "Names", "Model", "Learning rates", "Which layers train", "Training", "The run")
+
+FLAGS: dict[str, Flag] = {
+    # data
+    "dir_path": Flag("path", DATA, "folder of the dataset", result=False),
+    "name": Flag("id", DATA, "which dataset: imdb, trec6, bbc, wiki, or a name of your own with --source"),
+    "source": Flag("path", DATA, "file, folder, archive or URL taken instead of the public address", result=False),
+    "chunksize": Flag("int", DATA, "rows tokenized at a time; bounds the memory, not the result", low=1, result=False),
+    "n_lbls": Flag("int", DATA, "columns before the text: 1 label, or 0 for a corpus without labels", low=0, high=1),
+    "lang": Flag("id", DATA, "language of spaCy's tokenization rules"),
+    "val_seed": Flag("int", DATA, "seed of the 10% of train set aside when there is no val.csv", low=0),
+    "max_vocab": Flag("int", DATA, "most frequent words kept, the special tokens not counted", low=1),
+    "min_freq": Flag("int", DATA, "a word is kept when its count is strictly greater than this", low=0),
+    "joined": Flag("bool", DATA, "train the language model on the text of every split (test too), never the labels"),
+    "bpe": Flag("bool", DATA, "subword tokens instead of words"),
+    "split": Flag("choice", DATA, "split to predict", choices=("val", "test")),
+    # names
+    "lm_id": Flag("id", NAMES, "name of the fine-tuned language model", result=False),
+    "clas_id": Flag("id", NAMES, "name of the classifier; without it, that of its language model", result=False),
+    "pretrain_id": Flag("id", NAMES, "name of the pretrained language model", result=False),
+    "pretrain_path": Flag("path", NAMES, "data folder of the corpus the language model was pretrained on", result=False),
+    "train_file_id": Flag("id", NAMES, "named subset of the training split, from subsets/ID.txt", result=False),
+    "lm_train_file_id": Flag("id", NAMES, "subset the language model was fine-tuned on; without it, all text",
+                             result=False),
+    "start_lm_id": Flag("id", NAMES, "language model that --startat=1 goes on from; without it, --lm_id's", result=False),
+    "start_clas_id": Flag("id", NAMES, "classifier whose intermediate state --startat=1 loads; without it, --clas_id's",
+                          result=False),
+    "lm_seed": Flag("int", NAMES, "seed the language model was fine-tuned with; without it, --seed", low=0,
+                    result=False),
+    "pretrain_seed": Flag("int", NAMES, "seed the language model was pretrained with", low=0, result=False),
+    # model
+    "emb_sz": Flag("int", MODEL, "size of the word vectors; taken from loaded weights unless typed", low=1),
+    "n_hid": Flag("int", MODEL, "size of the LSTM's hidden state; taken from loaded weights unless typed", low=1),
+    "n_layers": Flag("int", MODEL, "LSTM layers; taken from loaded weights unless typed", low=1),
+    "bptt": Flag("int", MODEL, "tokens of back-propagation through time", low=5),
+    "max_len": Flag("int", MODEL, "last tokens of a document that pooling keeps; without it, 20 x bptt", low=1),
+    "dropmult": Flag("float", MODEL, "factor on every dropout", low=0),
+    "preload": Flag("bool", MODEL, "start from the pretrained language model, not from random weights"),
+    "from_scratch": Flag("bool", MODEL, "random encoder, no language model, no gradual steps, constant rate"),
+    # learning rates
+    "lr": Flag("float", SCHEDULE, "highest learning rate, of the last layer group", above=0),
+    "use_clr": Flag("bool", SCHEDULE, "slanted triangular rates (STLR); False: one cosine cycle over the epochs"),
+    "use_regular_schedule": Flag("bool", SCHEDULE, "constant rate; wins over --use_clr"),
+    "use_discriminative": Flag("bool", SCHEDULE, "lower rates for lower layer groups; False: one rate for all"),
+    # layers
+    "startat": Flag("int", LAYERS, "where to begin: see above", low=0),
+    "unfreeze": Flag("bool", LAYERS, "the final stage trains every group; False: the last three only"),
+    "last": Flag("bool", LAYERS, "train only the last group, with no gradual steps"),
+    "chain_thaw": Flag("bool", LAYERS, "each layer alone, then all (Felbo 2017), at fixed rates"),
+    # training
+    "cl": Flag("int", TRAINING, "epochs (of the final stage)", low=1),
+    "bs": Flag("int", TRAINING, "batch size", low=1),
+    "early_stopping": Flag("bool", TRAINING, "stop after 6 epochs without a better validation loss, keep the best"),
+    "notrain": Flag("bool", TRAINING, "keep the pretrained weights as they are, matched to the vocabulary"),
+    "sampled": Flag("bool", TRAINING, "sampled softmax in training; validation is always by the full softmax"),
+    "seed": Flag("int", TRAINING, "seed of weights, order and dropout", low=0, high=2**32 - 1),
+    # the run
+    "cuda_id": Flag("int", RUN, "GPU number; -1: the CPU; without it, the first visible GPU, else the CPU", low=-1,
+                    result=False),
+    "threads": Flag("int", RUN, "CPU threads; without it, every core", low=1, result=False),
+    "workers": Flag("int", RUN, "processes; without it, one a core", low=1, result=False),
+    "results_dir": Flag("path", RUN, "where run records are written", result=False),
+    "overwrite": Flag("bool", RUN, "replace a run of the same name that had other flags or inputs", result=False),
+    "quiet": Flag("bool", RUN, "print only the result", result=False),
+    # prediction
+    "text": Flag("text", DATA, "the text; without it and without --csv, standard input, a text a line", result=False),
+    "csv": Flag("path", DATA, "csv file with one text a row", result=False),
+    "column": Flag("text", DATA, "the csv's text column: a name when it has a header, else a number from 0",
+                   result=False),
+}
+
+
+def result_flags(values: dict) -> dict:
+    """Of a stage's flags, those that enter its fingerprint."""
+    return {name: value for name, value in values.items() if FLAGS[name].result}
+
+
+def not_yet(**reasons: bool) -> None:
+    """Refuses flags of the signature whose work is not built: `not_yet(bpe=bpe)`. Raises UsageError."""
+    for name, asked in reasons.items():
+        if asked:
+            raise UsageError(f"--{name} is not available in this version; run without it")

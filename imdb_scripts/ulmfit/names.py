@@ -1,0 +1,139 @@
+"""The one module in which names and paths are made.
+
+    data/imdb/train.csv ...                                  the corpus
+    data/imdb/word/tokens/{split}.txt  {split}.documents.csv  create_toks
+    data/imdb/word/ids/{split}.ids.npy ... vocab.json         tok2id
+    data/imdb/subsets/{train_file_id}.txt                     a training subset: one row number of train.csv a line
+    data/imdb/models/lm--fwd--word--ID--all--s0/              a language model's weights and checkpoint
+    data/imdb/models/clas--fwd--word--ID--all--s0/            a classifier's
+    results/runs/imdb--train_clas--fwd--word--ID--all--s0/    a run's record
+
+A name is its fields joined by `--`, which no field may contain, so that two runs that differ in direction, unit,
+id, training subset or seed never share a file.
+"""
+
+import re
+from pathlib import Path
+
+from .errors import UsageError, UserError
+
+SPLITS = ("train", "val", "test", "unsup")
+SEPARATOR = "--"
+DEFAULT_ID = "default"
+WHOLE_TRAIN = "all"
+_ID = re.compile(r"[A-Za-z0-9_.#+=@,%-]+")
+
+
+def project_root() -> Path:
+    """The checkout that holds `imdb_scripts`; the working folder when the library is installed elsewhere."""
+    root = Path(__file__).resolve().parents[2]
+    return root if (root / "imdb_scripts" / "train_clas.py").exists() else Path.cwd()
+
+
+def check_id(value: str, flag: str) -> str:
+    """Returns `value` when it can stand in a file name; raises UsageError otherwise."""
+    if value == "":
+        return value
+    problem = None
+    if "/" in value or "\\" in value or value in (".", ".."):
+        problem = "an id names a file inside the data folder and cannot hold a path"
+    elif not _ID.fullmatch(value):
+        problem = "use letters, digits and _ . # + = @ , % -"
+    elif SEPARATOR in value or value.startswith(("-", ".")) or value.endswith("-"):
+        problem = "it may not begin with '-' or '.', end with '-', or hold '--'"
+    elif len(value) > 60:
+        problem = "60 characters at most"
+    if problem:
+        raise UsageError(f"--{flag}={value!r}: {problem}")
+    return value
+
+
+def direction(backwards: bool) -> str:
+    return "bwd" if backwards else "fwd"
+
+
+def unit(bpe: bool) -> str:
+    return "bpe" if bpe else "word"
+
+
+def portable(path: Path | str) -> str:
+    """A path as records show it: relative to the project, or the bare name of what lies outside it."""
+    path = Path(path).resolve()
+    root = project_root().resolve()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+class DataFolder:
+    """The files of one dataset."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+
+    @property
+    def name(self) -> str:
+        """The folder's name as it stands in run ids."""
+        name = re.sub(r"[^A-Za-z0-9_.+=@,%-]+", "_", self.path.resolve().name)
+        return re.sub(r"-{2,}", "-", name).strip("-.")[:60] or "data"
+
+    def csv(self, split: str) -> Path:
+        return self.path / f"{split}.csv"
+
+    def tokens(self, bpe: bool = False) -> Path:
+        return self.path / unit(bpe) / "tokens"
+
+    def ids(self, bpe: bool = False) -> Path:
+        return self.path / unit(bpe) / "ids"
+
+    def subset(self, train_file_id: str) -> Path:
+        return self.path / "subsets" / f"{check_id(train_file_id, 'train_file_id')}.txt"
+
+    def model(self, name: str) -> Path:
+        return self.path / "models" / name
+
+
+def _fields(kind: str, backwards: bool, bpe: bool, model_id: str, train_file_id: str, seed: int) -> str:
+    for value, flag in ((model_id, "lm_id"), (train_file_id, "train_file_id")):
+        check_id(value, flag)
+    if train_file_id == WHOLE_TRAIN:
+        raise UsageError(f"--train_file_id={WHOLE_TRAIN!r} is the name of the whole training split; leave the flag out")
+    return SEPARATOR.join((kind, direction(backwards), unit(bpe), model_id or DEFAULT_ID,
+                           train_file_id or WHOLE_TRAIN, f"s{seed}"))
+
+
+def lm_name(backwards: bool, bpe: bool, lm_id: str, train_file_id: str, seed: int) -> str:
+    """A fine-tuned language model; its folder is `DataFolder.model(name)`."""
+    return _fields("lm", backwards, bpe, lm_id, train_file_id, seed)
+
+
+def pretrained_name(backwards: bool, bpe: bool, pretrain_id: str, seed: int) -> str:
+    """A language model of pretrain_lm, in the folder of the corpus that it was trained on."""
+    return _fields("pretrained", backwards, bpe, check_id(pretrain_id, "pretrain_id"), "", seed)
+
+
+def clas_name(backwards: bool, bpe: bool, lm_id: str, clas_id: str | None, train_file_id: str, seed: int) -> str:
+    """A classifier; without a `clas_id` of its own it takes the language model's id."""
+    if clas_id is not None:
+        check_id(clas_id, "clas_id")
+    return _fields("clas", backwards, bpe, lm_id if clas_id is None else clas_id, train_file_id, seed)
+
+
+def intermediate_name(clas: str) -> str:
+    """The classifier as it stood after the gradual steps, kept for `startat=1`."""
+    return clas + SEPARATOR + "intermediate"
+
+
+def run_id(dataset: str, stage: str, *fields: str) -> str:
+    """The name of a run's folder: dataset, stage, then what tells it from its siblings."""
+    return SEPARATOR.join((dataset, stage, *fields))
+
+
+def run_folder(results_dir: Path | str, run: str) -> Path:
+    return Path(results_dir) / "runs" / run
+
+
+def existing_dir(path: Path | str, flag: str, hint: str) -> Path:
+    """Returns the folder; raises UserError that names the flag and what would make it."""
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"--{flag}: there is no folder {path}; {hint}")
+    return path

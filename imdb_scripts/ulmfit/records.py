@@ -1,0 +1,329 @@
+"""Run records: what a stage was asked, what it read, what came out.
+
+A run is a folder `results/runs/ID/` that can be read without the weights:
+
+    run.json         flags, fingerprint, inputs, parents, versions, device, times, status, metrics
+    metrics.jsonl    one line an epoch
+    predictions*.csv document, label, one probability a class
+    log.txt          what was printed
+
+What a stage makes beside the data (tokens, ids, weights) is an *artefact*: a folder whose `manifest.json`, written
+last, carries the fingerprint of the run that made it. The next stage reads its parents' manifests, so that the chain
+from csv to number holds even where the records have been moved away.
+"""
+
+import fcntl
+import hashlib
+import inspect
+import json
+import os
+import platform
+import resource
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Callable
+
+from . import files, names
+from .errors import Interrupted, UserError
+from .flags import FLAGS, result_flags
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+# Raised when a stage's results change for the same flags and inputs: its older runs then count as stale.
+STAGE_VERSIONS = {"get_data": 1, "create_toks": 1, "tok2id": 1, "pretrain_lm": 1, "finetune_lm": 1, "train_clas": 1,
+                  "eval_clas": 1, "ensemble": 1}
+
+_PACKAGES = ("torch", "fastai", "spacy", "numpy", "pandas", "scikit-learn", "safetensors", "sentencepiece")
+
+
+@dataclass(frozen=True)
+class Input:
+    """Something a run read: `fingerprint` tells whether it is still the same.
+
+    path: as records show it. run: id of the run that made it, None for a file of the user's.
+    """
+
+    path: str
+    fingerprint: str
+    run: str | None = None
+
+    def as_json(self) -> dict:
+        return {"path": self.path, "fingerprint": self.fingerprint, "run": self.run}
+
+
+def fingerprint(stage: str, config: dict, inputs: dict[str, Input]) -> str:
+    """16 hex digits over the stage, its version, the flags that change its result and the inputs' fingerprints."""
+    content = {"stage": stage, "version": STAGE_VERSIONS[stage], "config": config,
+               "inputs": {name: inputs[name].fingerprint for name in sorted(inputs)}}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def file_input(path: Path) -> Input:
+    """A file of the user's, known by its sha256."""
+    return Input(names.portable(path), files.sha256(path)[:16])
+
+
+def read_manifest(folder: Path, made_by: str) -> dict:
+    """The manifest of an artefact; raises UserError that names the command which makes it."""
+    if not (folder / MANIFEST).exists():
+        raise UserError(f"{folder} is missing or unfinished; run first: {made_by}")
+    return files.read_json(folder / MANIFEST)
+
+
+def artefact_input(folder: Path, made_by: str) -> Input:
+    manifest = read_manifest(folder, made_by)
+    return Input(names.portable(folder), manifest["fingerprint"], manifest["run"])
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _git() -> dict:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(names.project_root()), *arguments], capture_output=True, text=True,
+                              timeout=10, check=True).stdout.strip()
+
+    try:
+        # Records land in results/ while a sweep runs; they do not make the code another code.
+        changed = git("status", "--porcelain", "--", ".", ":(exclude)results")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+
+
+def _versions() -> dict:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def peak_memory_mb() -> float:
+    """Largest resident set of this process or of one of its children so far, in MB (10^6 bytes)."""
+    kilobytes = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(kilobytes * 1024 / 1e6, 1)
+
+
+def non_default(stage: Callable, flags: dict) -> dict:
+    """Of `flags`, those whose value is not the default in the stage's signature."""
+    parameters = inspect.signature(stage).parameters
+    return {name: value for name, value in flags.items() if value != parameters[name].default}
+
+
+def command_line(stage: Callable, flags: dict) -> str:
+    """The command that asks for this run again, paths as records show them."""
+    words = ["python", f"imdb_scripts/{stage.__name__}.py"]
+    for name, value in non_default(stage, flags).items():
+        if name != "overwrite":
+            words.append(f"--{name}={names.portable(value) if FLAGS[name].kind == 'path' else value}")
+    return shlex.join(words)
+
+
+def differences(old: dict, new: dict) -> str:
+    """`lr: 0.01 there, 0.001 asked` for each key in which two flat dicts of non-default values differ."""
+    keys = [key for key in [*new, *(k for k in old if k not in new)] if old.get(key) != new.get(key)]
+    return "; ".join(f"{key}: {old.get(key, 'the default')} there, {new.get(key, 'the default')} asked" for key in keys)
+
+
+@dataclass
+class Run:
+    """A run being made. Used as a context manager; see `open_run`."""
+
+    id: str
+    folder: Path
+    record: dict
+    artefact: Path | None = None
+    quiet: bool = False
+    resumed: bool = False
+    reused: bool = False
+    _lock: Any = None
+    _began: float = field(default_factory=time.monotonic)
+    _seconds_before: float = 0.0
+
+    # -- printing --------------------------------------------------------------------------------------------------
+
+    def say(self, line: str, important: bool = False) -> None:
+        """Prints a line and keeps it in log.txt; `quiet` leaves only the important ones on the screen."""
+        if important or not self.quiet:
+            print(line, flush=True)
+        with open(self.folder / "log.txt", "a", encoding="utf-8") as log:
+            log.write(f"{_now()}  {line}\n")
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, kind, error, trace) -> bool:
+        if error is not None and self.record["status"] == "running":
+            interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
+            self.record["status"] = "interrupted" if interrupted else "failed"
+            self.record["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
+            with open(self.folder / "log.txt", "a", encoding="utf-8") as log:
+                log.write(f"{_now()}  {self.record['status']}: {self.record['error']}\n")
+                if not interrupted and not isinstance(error, UserError):
+                    log.write("".join(traceback.format_exception(kind, error, trace)))
+            self.save()
+        if self._lock is not None:
+            self._lock.close()
+        return False
+
+    def save(self) -> None:
+        """Writes run.json with the time and memory spent so far."""
+        seconds = time.monotonic() - self._began
+        self.record["sessions"][-1].update(ended=_now(), seconds=round(seconds, 1))
+        self.record["wall_seconds"] = round(self._seconds_before + seconds, 1)
+        self.record["peak_memory_mb"] = max(self.record.get("peak_memory_mb") or 0, peak_memory_mb())
+        files.write_json(self.folder / "run.json", self.record)
+
+    def finish(self, metrics: dict | None = None, **facts: Any) -> None:
+        """Marks the run finished. `metrics` are the numbers that tables read; `facts` describe what was made.
+
+        The artefact's manifest is written first, the record last: a record that says "finished" has all its files.
+        """
+        self.record["metrics"] = metrics or {}
+        self.record.update(facts)
+        if self.artefact is not None:
+            files.write_json(self.artefact / MANIFEST, self.manifest(**facts))
+        self.record["status"] = "finished"
+        self.record["error"] = None
+        self.save()
+
+    def manifest(self, **facts: Any) -> dict:
+        """What the artefact says of itself to the stages that read it."""
+        keep = ("stage", "stage_version", "fingerprint", "config", "inputs")
+        return {"run": self.id, **{key: self.record[key] for key in keep}, **facts}
+
+    # -- files -----------------------------------------------------------------------------------------------------
+
+    def write_epochs(self, epochs: list[dict]) -> None:
+        """Rewrites metrics.jsonl: after a resume it must hold just the epochs that the checkpoint knows."""
+        files.write_text(self.folder / "metrics.jsonl", "".join(json.dumps(epoch) + "\n" for epoch in epochs))
+
+    def append_epoch(self, epoch: dict) -> None:
+        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as lines:
+            lines.write(json.dumps(epoch) + "\n")
+
+    def epochs(self) -> list[dict]:
+        path = self.folder / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input], *, artefact: Path | None = None,
+             resolved: dict | None = None, device: str = "cpu", threads: int | None = None,
+             dataset: str | None = None) -> Run:
+    """Decides what asking for a run means, before any work: new, reused, resumed or refused.
+
+    stage: the script's function; its name is the stage's and its signature holds the defaults.
+    flags: every flag of it with its value, among them `results_dir`, `overwrite` and `quiet`.
+    resolved: values that a default left open (sizes read from weights); they take the flags' place in the fingerprint.
+    inputs: by role, e.g. {"ids": ..., "language_model": ...}.
+    artefact: folder of what the run makes beside its record.
+
+    Only flags that differ from their default enter the fingerprint, so that a flag added to a stage later leaves
+    the runs made before it as they were.
+
+    Returns a Run; `reused` says that it is finished already and nothing is to be done, `resumed` that a checkpoint
+    of it may lie in the artefact's folder. Raises UserError when the name is taken by a run with other flags or
+    other inputs, or while another process makes it.
+    """
+    overwrite, quiet, name = flags["overwrite"], flags["quiet"], stage.__name__
+    folder = names.run_folder(flags["results_dir"] or names.project_root() / "results", run_id)
+    config = {**non_default(stage, result_flags(flags)), **(resolved or {})}
+    mark = fingerprint(name, config, inputs)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = open(folder / ".lock", "w", encoding="ascii")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise UserError(f"{run_id} is being made by another process now; wait for it, or stop it first") from None
+
+    old = files.read_json(folder / "run.json") if (folder / "run.json").exists() else None
+    beside = artefact / MANIFEST if artefact is not None else None
+    made = files.read_json(beside) if beside is not None and beside.exists() else None
+    complete = artefact is None or (made is not None and made["fingerprint"] == mark)
+
+    if old is not None and old["fingerprint"] == mark and not overwrite:
+        if old["status"] == "finished" and complete:
+            run = Run(run_id, folder, old, artefact, quiet, reused=True, _lock=lock)
+            print(f"{run_id}: already done, reused ({names.portable(folder)})", flush=True)
+            return run
+    elif not overwrite:
+        for known, place in ((old, folder), (made, artefact)):
+            if known is not None and known["fingerprint"] != mark:
+                lock.close()
+                raise UserError(_refusal(run_id, place, known, config, inputs))
+
+    if overwrite and old is not None:
+        for leftover in folder.iterdir():
+            if leftover.name != ".lock":
+                leftover.unlink() if leftover.is_file() else shutil.rmtree(leftover)
+    if beside is not None:
+        beside.unlink(missing_ok=True)
+
+    resumed = old is not None and old["fingerprint"] == mark and old["status"] != "finished" and not overwrite
+    session = {"started": _now(), "ended": None, "seconds": 0.0, "host": socket.gethostname(), "pid": os.getpid(),
+               "device": device, "threads": threads}
+    record = {
+        "schema": SCHEMA, "id": run_id, "stage": name, "stage_version": STAGE_VERSIONS[name], "dataset": dataset,
+        "status": "running", "error": None, "fingerprint": mark,
+        "command": command_line(stage, flags),
+        "seed": flags.get("seed"), "device": device, "threads": threads,
+        "flags": {name: names.portable(value) if FLAGS[name].kind == "path" and value not in (None, "") else value
+                  for name, value in flags.items()},
+        "config": config,
+        "inputs": {name: given.as_json() for name, given in inputs.items()},
+        "parents": sorted({given.run for given in inputs.values() if given.run}),
+        "git": _git(), "versions": _versions(), "started": _now(), "wall_seconds": 0.0, "peak_memory_mb": 0.0,
+        "sessions": [session], "metrics": {},
+    }
+    run = Run(run_id, folder, record, artefact, quiet, resumed=resumed, _lock=lock)
+    if resumed:
+        record["started"] = old["started"]
+        record["sessions"] = old["sessions"] + [session]
+        record["peak_memory_mb"] = old.get("peak_memory_mb", 0.0)
+        run._seconds_before = sum(earlier["seconds"] or 0.0 for earlier in old["sessions"])
+    else:
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+    if artefact is not None:
+        artefact.mkdir(parents=True, exist_ok=True)
+    run.save()
+    return run
+
+
+def _refusal(run_id: str, place: Path, known: dict, config: dict, inputs: dict[str, Input]) -> str:
+    """One line: what is different about the run that has this name."""
+    where = f"{run_id} exists in {names.portable(place)}"
+    if known["stage_version"] != STAGE_VERSIONS[known["stage"]]:
+        return f"{where}, made by an older version of {known['stage']}; --overwrite makes it again"
+    if known["config"] != config:
+        return (f"{where} with other flags ({differences(known['config'], config)}); give this run a name of its own "
+                f"or replace that one with --overwrite")
+    before = {name: given["fingerprint"] for name, given in known["inputs"].items()}
+    now = {name: given.fingerprint for name, given in inputs.items()}
+    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    paths = ", ".join(inputs[name].path if name in inputs else known["inputs"][name]["path"] for name in changed)
+    return f"{where}, but is stale: {paths} changed since; --overwrite makes it again"
+
+
+def read_run(folder: Path) -> dict:
+    """A run's record. Raises UserError when `folder` holds none."""
+    folder = Path(folder)
+    if not (folder / "run.json").exists():
+        raise UserError(f"{folder} holds no run.json; expected a folder below results/runs")
+    return files.read_json(folder / "run.json")
