@@ -38,6 +38,11 @@ FLAGS: dict[str, Flag] = {
     "dir_path": Flag("path", DATA, "folder of the dataset", result=False),
     "name": Flag("id", DATA, "which dataset: imdb, trec6, bbc, wiki, or a name of your own with --source"),
     "source": Flag("path", DATA, "file, folder, archive or URL taken instead of the public address", result=False),
+    "header": Flag("choice", DATA, "whether the first row of a source's csv holds the columns' names",
+                   choices=("auto", "yes", "no")),
+    "label_column": Flag("text", DATA, "label column of a source's csv: a name when it has a header, else a number "
+                                       "from 0; `none`: it has no labels"),
+    "text_columns": Flag("text", DATA, "text columns of a source's csv, as in --label_column, separated by commas"),
     "chunksize": Flag("int", DATA, "rows tokenized at a time; bounds the memory, not the result", low=1, result=False),
     "n_lbls": Flag("int", DATA, "columns before the text: 1 label, or 0 for a corpus without labels", low=0, high=1),
     "lang": Flag("id", DATA, "language of spaCy's tokenization rules"),
@@ -45,6 +50,7 @@ FLAGS: dict[str, Flag] = {
     "max_vocab": Flag("int", DATA, "most frequent words kept, the special tokens not counted", low=1),
     "min_freq": Flag("int", DATA, "a word is kept when its count is strictly greater than this", low=0),
     "joined": Flag("bool", DATA, "train the language model on the text of every split (test too), never the labels"),
+    "backwards": Flag("bool", DATA, "read every document from its end to its beginning"),
     "bpe": Flag("bool", DATA, "subword tokens instead of words"),
     "split": Flag("choice", DATA, "split to predict", choices=("val", "test")),
     # names
@@ -95,6 +101,12 @@ FLAGS: dict[str, Flag] = {
     "results_dir": Flag("path", RUN, "where run records are written", result=False),
     "overwrite": Flag("bool", RUN, "replace a run of the same name that had other flags or inputs", result=False),
     "quiet": Flag("bool", RUN, "print only the result", result=False),
+    # analysis
+    "stage": Flag("id", DATA, "only the runs of this stage, e.g. train_clas", result=False),
+    "dataset": Flag("id", DATA, "only the runs on this dataset, e.g. imdb", result=False),
+    "status": Flag("choice", DATA, "only the runs in this state; stopped: its process is gone", result=False,
+                   choices=("finished", "running", "stopped", "interrupted", "failed")),
+    "runs": Flag("text", DATA, "ids of runs, or paths of their folders", result=False),
     # prediction
     "text": Flag("text", DATA, "the text; without it and without --csv, standard input, a text a line", result=False),
     "csv": Flag("path", DATA, "csv file with one text a row", result=False),

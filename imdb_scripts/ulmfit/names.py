@@ -57,10 +57,21 @@ def unit(bpe: bool) -> str:
 
 
 def portable(path: Path | str) -> str:
-    """A path as records show it: relative to the project, or the bare name of what lies outside it."""
+    """A path as records show it: relative to the project, or the bare name of what lies outside it.
+
+    An address stays one, without the password or the query (which may hold a key).
+    """
+    if re.match(r"https?://", str(path), re.IGNORECASE):
+        return re.sub(r"//[^/@]*@", "//", str(path).partition("?")[0])
     path = Path(path).resolve()
     root = project_root().resolve()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def shown(path: Path | str) -> str:
+    """A path as messages show it: relative to the working folder where it lies below it."""
+    path = Path(path).resolve()
+    return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else path.as_posix()
 
 
 class DataFolder:
@@ -120,6 +131,11 @@ def clas_name(backwards: bool, bpe: bool, lm_id: str, clas_id: str | None, train
 def intermediate_name(clas: str) -> str:
     """The classifier as it stood after the gradual steps, kept for `startat=1`."""
     return clas + SEPARATOR + "intermediate"
+
+
+def start_name(lm: str) -> str:
+    """A language model set aside because `startat=1` goes on from it under the same name."""
+    return lm + SEPARATOR + "start"
 
 
 def run_id(dataset: str, stage: str, *fields: str) -> str:

@@ -85,6 +85,24 @@ def artefact_input(folder: Path, made_by: str) -> Input:
     return Input(names.portable(folder), manifest["fingerprint"], manifest["run"])
 
 
+def subset_input(path: Path) -> Input:
+    """A training subset's file. Raises UserError that says what it should hold."""
+    if not path.exists():
+        raise UserError(f"{path} is missing: --train_file_id names a file with one row number of train.csv (from 0) "
+                        f"a line")
+    return file_input(path)
+
+
+def loaded_sizes(folder: Path, made_by: str, sizes: dict[str, int], typed: set[str]) -> dict[str, int]:
+    """The sizes of the weights in `folder`; raises UserError when one that was typed is another."""
+    found = read_manifest(folder, made_by)["sizes"]
+    for name, size in sizes.items():
+        if name in typed and size != found[name]:
+            raise UserError(f"--{name}={size} does not fit {folder}, which has {name}={found[name]}; leave the flag "
+                            f"out to take the sizes from the weights")
+    return dict(found)
+
+
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
@@ -124,19 +142,24 @@ def non_default(stage: Callable, flags: dict) -> dict:
     return {name: value for name, value in flags.items() if value != parameters[name].default}
 
 
-def command_line(stage: Callable, flags: dict) -> str:
-    """The command that asks for this run again, paths as records show them."""
-    words = ["python", f"imdb_scripts/{stage.__name__}.py"]
+def command_line(stage: Callable, flags: dict, program: tuple[str, ...] = ()) -> str:
+    """The command that asks for this run again, paths as records show them.
+
+    program: what comes before the flags, for a stage that is not called as `python imdb_scripts/STAGE.py`.
+    """
+    words = [*program] or ["python", f"imdb_scripts/{stage.__name__}.py"]
     for name, value in non_default(stage, flags).items():
         if name != "overwrite":
             words.append(f"--{name}={names.portable(value) if FLAGS[name].kind == 'path' else value}")
     return shlex.join(words)
 
 
-def differences(old: dict, new: dict) -> str:
-    """`lr: 0.01 there, 0.001 asked` for each key in which two flat dicts of non-default values differ."""
+def differences(stage: Callable, old: dict, new: dict) -> str:
+    """`lr: 0.01 there, 0.001 asked` for each key in which two configs differ; what they leave out has its default."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(stage).parameters.items()}
     keys = [key for key in [*new, *(k for k in old if k not in new)] if old.get(key) != new.get(key)]
-    return "; ".join(f"{key}: {old.get(key, 'the default')} there, {new.get(key, 'the default')} asked" for key in keys)
+    return "; ".join(f"{key}: {old.get(key, defaults.get(key))} there, {new.get(key, defaults.get(key))} asked"
+                     for key in keys)
 
 
 @dataclass
@@ -162,6 +185,16 @@ class Run:
             print(line, flush=True)
         with open(self.folder / "log.txt", "a", encoding="utf-8") as log:
             log.write(f"{_now()}  {line}\n")
+
+    def use_machine(self, cuda_id: int | None, threads: int | None) -> tuple[Any, int]:
+        """Picks the device, sets torch's threads and records both. Returns (torch.device, threads)."""
+        from . import machine
+
+        device, threads = machine.pick_device(cuda_id), machine.set_threads(threads)
+        for place in (self.record, self.record["sessions"][-1]):
+            place.update(device=str(device), threads=threads)
+        self.save()
+        return device, threads
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -224,8 +257,7 @@ class Run:
 
 
 def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input], *, artefact: Path | None = None,
-             resolved: dict | None = None, device: str = "cpu", threads: int | None = None,
-             dataset: str | None = None) -> Run:
+             resolved: dict | None = None, dataset: str | None = None, program: tuple[str, ...] = ()) -> Run:
     """Decides what asking for a run means, before any work: new, reused, resumed or refused.
 
     stage: the script's function; its name is the stage's and its signature holds the defaults.
@@ -233,6 +265,7 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     resolved: values that a default left open (sizes read from weights); they take the flags' place in the fingerprint.
     inputs: by role, e.g. {"ids": ..., "language_model": ...}.
     artefact: folder of what the run makes beside its record.
+    program: see `command_line`.
 
     Only flags that differ from their default enter the fingerprint, so that a flag added to a stage later leaves
     the runs made before it as they were.
@@ -261,13 +294,13 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     if old is not None and old["fingerprint"] == mark and not overwrite:
         if old["status"] == "finished" and complete:
             run = Run(run_id, folder, old, artefact, quiet, reused=True, _lock=lock)
-            print(f"{run_id}: already done, reused ({names.portable(folder)})", flush=True)
+            print(f"{run_id}: already done, reused ({names.shown(folder)})", flush=True)
             return run
     elif not overwrite:
         for known, place in ((old, folder), (made, artefact)):
             if known is not None and known["fingerprint"] != mark:
                 lock.close()
-                raise UserError(_refusal(run_id, place, known, config, inputs))
+                raise UserError(_refusal(stage, run_id, place, known, config, inputs))
 
     if overwrite and old is not None:
         for leftover in folder.iterdir():
@@ -278,12 +311,12 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
 
     resumed = old is not None and old["fingerprint"] == mark and old["status"] != "finished" and not overwrite
     session = {"started": _now(), "ended": None, "seconds": 0.0, "host": socket.gethostname(), "pid": os.getpid(),
-               "device": device, "threads": threads}
+               "device": None, "threads": None}
     record = {
         "schema": SCHEMA, "id": run_id, "stage": name, "stage_version": STAGE_VERSIONS[name], "dataset": dataset,
         "status": "running", "error": None, "fingerprint": mark,
-        "command": command_line(stage, flags),
-        "seed": flags.get("seed"), "device": device, "threads": threads,
+        "command": command_line(stage, flags, program),
+        "seed": flags.get("seed"), "device": None, "threads": None,
         "flags": {name: names.portable(value) if FLAGS[name].kind == "path" and value not in (None, "") else value
                   for name, value in flags.items()},
         "config": config,
@@ -306,13 +339,13 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     return run
 
 
-def _refusal(run_id: str, place: Path, known: dict, config: dict, inputs: dict[str, Input]) -> str:
+def _refusal(stage: Callable, run_id: str, place: Path, known: dict, config: dict, inputs: dict[str, Input]) -> str:
     """One line: what is different about the run that has this name."""
-    where = f"{run_id} exists in {names.portable(place)}"
+    where = f"{run_id} exists in {names.shown(place)}"
     if known["stage_version"] != STAGE_VERSIONS[known["stage"]]:
         return f"{where}, made by an older version of {known['stage']}; --overwrite makes it again"
     if known["config"] != config:
-        return (f"{where} with other flags ({differences(known['config'], config)}); give this run a name of its own "
+        return (f"{where} with other flags ({differences(stage, known['config'], config)}); give this run a name of its own "
                 f"or replace that one with --overwrite")
     before = {name: given["fingerprint"] for name, given in known["inputs"].items()}
     now = {name: given.fingerprint for name, given in inputs.items()}

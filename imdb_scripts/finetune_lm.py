@@ -1,0 +1,117 @@
+"""Fine-tunes a pretrained language model on a dataset's own text."""
+
+import shutil
+
+from ulmfit import cli, files, names, records, vocab
+from ulmfit.errors import UsageError
+from ulmfit.flags import not_yet
+from ulmfit.names import DataFolder
+
+
+def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain_id="wt103", lm_id="", bs=64,
+                dropmult=1.0, backwards=False, lr=4e-3, preload=True, bpe=False, startat=0, use_clr=True,
+                use_regular_schedule=False, use_discriminative=True, notrain=False, joined=False, train_file_id="",
+                early_stopping=False, seed=0, emb_sz=400, n_hid=1152, n_layers=3, bptt=70, pretrain_seed=0,
+                start_lm_id=None, threads=None, results_dir=None, overwrite=False, quiet=False):
+    """Trains a language model on the text of train (less val) and unsup, from a pretrained one.
+
+    Reads   dir_path/word/ids (create_toks, tok2id) and the model that pretrain_lm left in pretrain_path.
+    Writes  dir_path/models/lm--.../weights.safetensors and a run record with perplexity and accuracy on val.
+
+        python imdb_scripts/finetune_lm.py --dir_path=data/trec6 --pretrain_path=data/wiki --pretrain_id=wiki --cl=15
+
+    Words that the pretrained vocabulary lacks get its mean vector and bias; the counts are printed and recorded.
+    --preload=False starts from random weights and needs no pretrained model. --startat=1 goes on from the language
+    model --start_lm_id (without it, from the one of this very name, which --overwrite then replaces).
+    --joined reads the text of val and test too: its perplexity is marked as measured on seen text.
+    """
+    flags = dict(locals())
+    not_yet(bpe=bpe)
+    if joined and train_file_id:
+        raise UsageError("--joined reads the text of every file, --train_file_id that of a subset alone; choose one")
+    if notrain and (not preload or startat):
+        raise UsageError("--notrain keeps the pretrained weights as they are; it goes with neither --nopreload nor "
+                         "--startat")
+    if startat and not preload:
+        raise UsageError("--startat goes on from a fine-tuned language model, --nopreload from random weights; "
+                         "choose one")
+    if start_lm_id is not None and not startat:
+        raise UsageError("--start_lm_id is read by --startat=1 alone; leave it out or add --startat=1")
+    folder = DataFolder(dir_path or names.project_root() / "data" / "imdb")
+    ids = vocab.check_current(folder)
+    inputs = {"ids": records.artefact_input(folder.ids(), vocab.tok2id_command(folder))}
+    if train_file_id:
+        inputs["subset"] = records.subset_input(folder.subset(train_file_id))
+    name = names.lm_name(backwards, bpe, lm_id, train_file_id, seed)
+    artefact = folder.model(name)
+
+    source, sizes = None, {"emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers}
+    if startat:
+        source = folder.model(names.lm_name(backwards, bpe, lm_id if start_lm_id is None else start_lm_id,
+                                            train_file_id, seed))
+        made_by = "python imdb_scripts/finetune_lm.py without --startat"
+        if source == artefact:
+            source = _kept_start(folder, name, overwrite)
+        inputs["start"] = records.artefact_input(source, made_by)
+    elif preload:
+        corpus = DataFolder(pretrain_path or names.project_root() / "data" / "wt103")
+        source = corpus.model(names.pretrained_name(backwards, bpe, pretrain_id, pretrain_seed))
+        made_by = (f"python imdb_scripts/pretrain_lm.py --dir_path={corpus.path} --pretrain_id={pretrain_id}"
+                   f"{' --backwards' * backwards}, or start from random weights with --preload=False")
+        inputs["pretrained"] = records.artefact_input(source, made_by)
+    if source is not None:
+        sizes = records.loaded_sizes(source, made_by, sizes, cli.typed_or_changed(finetune_lm, flags))
+
+    run = records.open_run(finetune_lm, names.run_id(folder.name, "finetune_lm", *name.split(names.SEPARATOR)[1:]),
+                           flags, inputs, artefact=artefact, resolved=sizes, dataset=folder.name)
+    if run.reused:
+        return
+    with run:
+        from ulmfit import language_model, machine, models, phases, weights
+
+        device, _ = run.use_machine(cuda_id, threads)
+        machine.set_seed(seed)
+        model = models.language_model(ids["vocab_size"], **sizes, dropmult=dropmult)
+        counts = {}
+        if source is not None:
+            tensors, counts = weights.load_pretrained(source, vocab.load_vocab(folder.ids()))
+            model.load_state_dict(tensors)
+            run.say(f"{counts['matched']:,} words of the vocabulary have pretrained vectors, "
+                    f"{counts['filled']:,} get the mean")
+        val_text = language_model.text(folder, ("val",), backwards)
+        if notrain:
+            best = last = language_model.evaluate(model, val_text, bs=bs, bptt=bptt, device=device)
+            run.write_epochs([last])
+        else:
+            splits = ("train", "unsup", "val", "test") if joined else ("train", "unsup")
+            subset = folder.subset(train_file_id) if train_file_id else None
+            best, last = language_model.train(
+                run, model,
+                phases.language_model_phases(
+                    epochs=cl, lr=lr, n_layers=sizes["n_layers"], pretraining=False, use_clr=use_clr,
+                    use_regular_schedule=use_regular_schedule, use_discriminative=use_discriminative,
+                    early_stopping=early_stopping),
+                language_model.text(folder, splits, backwards, subset), val_text,
+                bs=bs, bptt=bptt, seed=seed, device=device)
+        facts = language_model.save(run, model, folder.ids(), {
+            "kind": "language_model", "sizes": sizes, "backwards": backwards, "bpe": bpe,
+            "vocab_size": ids["vocab_size"], "vocab_fingerprint": ids["vocab_fingerprint"]})
+        run.finish({"best": best, "last": last}, **facts, vocabulary_match=counts, val_text_seen=joined)
+        run.say(f"perplexity {last['perplexity']:.2f}{' (on seen text)' * joined}, accuracy {last['accuracy']:.4f}: "
+                f"{names.portable(run.folder)}", important=True)
+
+
+def _kept_start(folder: DataFolder, name: str, overwrite: bool):
+    """The language model that `--startat` under the same name goes on from.
+
+    It is copied aside before it is replaced, so that a run that is stopped half-way can be taken up again.
+    """
+    model, kept = folder.model(name), folder.model(names.start_name(name))
+    if overwrite and (model / records.MANIFEST).exists():
+        with files.replacing_folder(kept) as temporary:
+            shutil.copytree(model, temporary, dirs_exist_ok=True)
+    return kept if (kept / records.MANIFEST).exists() else model
+
+
+if __name__ == "__main__":
+    cli.main(finetune_lm)

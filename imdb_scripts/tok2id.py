@@ -1,0 +1,63 @@
+#!/usr/bin/env python
+"""Makes the vocabulary and numericalizes: `word/tokens/{split}.txt` to `word/ids/{split}.ids.npy`."""
+
+import time
+
+from ulmfit import cli, files, names, records
+
+
+def tok2id(dir_path=None, max_vocab=30000, min_freq=1, results_dir=None, overwrite=False, quiet=False):
+    """Makes the vocabulary and turns tokens into ids.
+
+    Reads DIR/word/tokens/, which create_toks.py makes. The vocabulary is fastai's special tokens, then the most frequent
+    words of what the language model reads (train less val, and unsup) with a count above --min_freq; words of equal
+    count are in the order of their code points.
+
+    Writes DIR/word/ids/: vocab.json, and for each split flat arrays of ids, offsets and labels, and the documents' ids.
+
+    Example: python tok2id.py --dir_path=data/imdb
+
+    Expect half a minute for IMDb's 100,000 reviews, and less than 1 GB of memory.
+    """
+    from ulmfit import vocab as vocabulary
+
+    folder = names.DataFolder(names.existing_dir(dir_path or names.project_root() / "data" / "imdb", "dir_path",
+                                                 "make it with get_data.py and create_toks.py"))
+    flags = {"dir_path": str(folder.path), "max_vocab": max_vocab, "min_freq": min_freq, "results_dir": results_dir,
+             "overwrite": overwrite, "quiet": quiet}
+    made_by = vocabulary.create_toks_command(folder)
+    inputs = {"tokens": records.artefact_input(folder.tokens(), made_by)}
+    parent = records.read_manifest(folder.tokens(), made_by)
+    vocabulary.check_sources(folder, parent["sources"])
+    run = records.open_run(tok2id, names.run_id(folder.name, "tok2id", names.unit(False)), flags, inputs,
+                           artefact=folder.ids(), dataset=folder.name)
+    if run.reused:
+        return
+    with run:
+        began = time.monotonic()
+        for pattern in ("*.npy", "*.documents.txt", vocabulary.VOCAB, ".*.tmp"):
+            for leftover in run.artefact.glob(pattern):
+                leftover.unlink()
+        language_model_splits = [split for split in ("train", "unsup") if split in parent["splits"]]
+        counts = vocabulary.count_words(folder.tokens() / f"{split}.txt" for split in language_model_splits)
+        words = vocabulary.make_vocab(counts, max_vocab, min_freq)
+        run.say(f"{len(words):,} words of the {len(counts):,} in {' and '.join(language_model_splits)}")
+        del counts
+        files.write_json(run.artefact / vocabulary.VOCAB, words)
+        stoi, splits = vocabulary.ids_by_word(words), {}
+        for split in parent["splits"]:
+            splits[split] = vocabulary.write_ids(folder.tokens(), run.artefact, split, stoi, parent["classes"])
+            run.say(f"{split}: {splits[split]['documents']:,} documents, {splits[split]['tokens']:,} tokens, "
+                    f"{splits[split]['unk_rate']:.2%} outside the vocabulary")
+        seconds = time.monotonic() - began
+        total = sum(split["tokens"] for split in splits.values())
+        run.say(f"{total:,} tokens in {seconds:.1f} s: {total / seconds:,.0f} tokens/s; peak memory "
+                f"{records.peak_memory_mb():,.0f} MB; {names.portable(run.artefact)}")
+        run.finish({"tokens_per_second": round(total / seconds)},
+                   vocab_size=len(words), vocab_fingerprint=vocabulary.vocab_fingerprint(words),
+                   classes=parent["classes"], lang=parent["lang"], text_columns=parent["text_columns"], splits=splits,
+                   sources=parent["sources"])
+
+
+if __name__ == "__main__":
+    cli.main(tok2id)

@@ -1,0 +1,255 @@
+"""The corpus: what a csv file of it may hold, and which of its rows are set aside.
+
+A dataset's folder holds train.csv, test.csv, and optionally val.csv and unsup.csv. They are UTF-8 with csv quoting (a
+field may hold newlines) and no header. A labelled row is the label (an integer or any other string) and one or more
+text columns; an unlabelled row has only the text columns. Every field is text: "NA", "null", "nan" and the empty
+string are never a missing value. A document is known by its split and its row number; the first row is 0.
+
+A blank line is no row, as for pandas; an empty text in the only column is written `""`.
+"""
+
+import csv
+import hashlib
+import heapq
+import random
+import re
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABEL = "label"
+# Python's own bound of 131,072 characters a field is shorter than long Wikipedia articles.
+_FIELD_LIMIT = 2**31 - 1
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+
+
+def row_error(shown: Path | str, row: int, problem: str) -> UserError:
+    return UserError(f"{shown}: row {row} (the first is 0): {problem}")
+
+
+class NotText(Exception):
+    """Bytes that are no text; whoever reads them knows the file and the row."""
+
+
+def decoded(data: bytes, encoding: str = "utf-8") -> str:
+    """Raises NotText for bytes of another encoding and for a NUL byte."""
+    if b"\0" in data:
+        raise NotText("holds a NUL byte, which no text has; save the file as UTF-8 text")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise NotText(f"is not UTF-8 (byte 0x{data[error.start]:02x}); convert the file to UTF-8") from error
+
+
+def decoded_lines(file: BinaryIO) -> Iterator[str]:
+    """The lines of a UTF-8 file, their ends kept, a byte order mark dropped. Raises NotText."""
+    encoding = "utf-8-sig"
+    for line in file:
+        yield decoded(line, encoding)
+        encoding = "utf-8"
+
+
+def read_rows(file: BinaryIO, shown: Path | str) -> Iterator[list[str]]:
+    """The rows of a csv file as a strict parser reads them, in a stream.
+
+    Args:
+        file: opened in binary mode; decoded here, so that an error is known by its row.
+        shown: the file's name in errors.
+
+    Raises:
+        UserError: invalid UTF-8, a NUL byte, an unterminated quote, text after a closing quote, or no row at all.
+    """
+    csv.field_size_limit(_FIELD_LIMIT)
+    number = 0
+    try:
+        for row in csv.reader(decoded_lines(file), strict=True):
+            if row:
+                yield row
+                number += 1
+    except NotText as error:
+        raise row_error(shown, number, str(error)) from error
+    except csv.Error as error:
+        problem = {"unexpected end of data": 'a quote (") is opened and never closed',
+                   "',' expected after '\"'": 'text follows a closing quote; a quote inside a field is written ""',
+                   }.get(str(error), f"not valid csv ({error})")
+        if "new-line character" in problem:
+            problem = "a carriage return outside quotes; end the rows with a newline, or quote the field"
+        raise row_error(shown, number, problem) from error
+    if number == 0:
+        raise UserError(f"{shown} is empty; expected one document a row")
+
+
+def check_row(row: list[str], columns: int, n_lbls: int, shown: Path | str, number: int) -> None:
+    """Raises UserError when a row has not `columns` columns, no text column, or an empty label."""
+    if len(row) != columns:
+        raise row_error(shown, number, f"{len(row)} column{'s' * (len(row) != 1)} where {columns} "
+                                       f"{'is' if columns == 1 else 'are'} expected; check its commas and quotes")
+    if columns <= n_lbls:
+        raise row_error(shown, number, "no text column; expected a label, then one or more texts")
+    if n_lbls and not row[0].strip():
+        raise row_error(shown, number, "the label, its first column, is empty")
+
+
+def read_chunks(path: Path | str, n_lbls: int, chunksize: int, n_texts: int | None = None) -> "Iterator[pd.DataFrame]":
+    """A split's csv file in frames of at most `chunksize` rows; memory is bounded by one of them.
+
+    Args:
+        n_lbls: 1 when the first column is the label, 0 when every column is text.
+        n_texts: text columns that each row must have; without it, as many as the first row has.
+
+    Yields:
+        Frames of strings with the columns "label" (when there is one; white space around a label is no part of it),
+        "text0", "text1", ...; the index is the row number in the file. Texts are exactly as in the file.
+
+    Raises:
+        UserError: names the file and the row that is not as the module's docstring says.
+    """
+    # pandas takes half a second to import, and not every user of this module reads a corpus.
+    import pandas as pd
+
+    path = Path(path)
+    try:
+        file = open(path, "rb")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    with file:
+        rows = read_rows(file, path)
+        columns = None if n_texts is None else n_lbls + n_texts
+        start = 0
+        while chunk := list(islice(rows, chunksize)):
+            columns = columns or len(chunk[0])
+            for number, row in enumerate(chunk, start):
+                check_row(row, columns, n_lbls, path, number)
+            names = [LABEL] * n_lbls + [f"text{i}" for i in range(columns - n_lbls)]
+            fields = dict(zip(names, zip(*chunk)))
+            if n_lbls:
+                fields[LABEL] = [label.strip() for label in fields[LABEL]]
+            yield pd.DataFrame(fields, index=range(start, start + len(chunk)), dtype=str)
+            start += len(chunk)
+
+
+def read_columns(path: Path | str, columns: Sequence[str]) -> list[list[str]]:
+    """The named columns of any csv file, row by row; a number (from 0) names a column of a file without a header.
+
+    Raises UserError when a column is not there.
+    """
+    try:
+        file = open(path, "rb")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    with file:
+        rows = list(read_rows(file, path))
+    header = rows[0]
+    if all(name in header for name in columns):
+        places, rows = [header.index(name) for name in columns], rows[1:]
+    elif all(name.isdecimal() and int(name) < len(header) for name in columns):
+        places = [int(name) for name in columns]
+    else:
+        raise UserError(f"{path} has no column {', '.join(columns)}; its first row is {shortened(header)}")
+    for number, row in enumerate(rows):
+        if len(row) <= max(places):
+            raise row_error(path, number, f"{len(row)} columns; expected more than {max(places)}")
+    return [[row[place] for place in places] for row in rows]
+
+
+def classes_of(labels: Iterable[str]) -> list[str]:
+    """The classes among train's labels, sorted: by number when every one is an integer, else as strings.
+
+    Labels stay strings: "1" and "01" are two classes.
+    """
+    classes = set(labels)
+    if all(_INTEGER.fullmatch(name) for name in classes):
+        return sorted(classes, key=lambda name: (int(name), name))
+    return sorted(classes)
+
+
+def encode_labels(labels: Sequence[str], classes: Sequence[str], path: Path | str, first_row: int = 0) -> np.ndarray:
+    """Each label's place in train's `classes`.
+
+    Args:
+        path, first_row: the csv file that the labels are from, and the row of the first of them, for the error.
+
+    Returns:
+        int64 array, one element a label.
+
+    Raises:
+        UserError: a label that train does not have.
+    """
+    index = {name: i for i, name in enumerate(classes)}
+    encoded = np.empty(len(labels), dtype=np.int64)
+    for i, label in enumerate(labels):
+        if label not in index:
+            raise row_error(path, first_row + i, f"label {label!r} does not occur in train, whose "
+                                                 f"{len(classes)} classes are {shortened(classes)}")
+        encoded[i] = index[label]
+    return encoded
+
+
+def shortened(values: Sequence[str], most: int = 20) -> str:
+    """A list for a message: its first `most` values."""
+    return ", ".join(values[:most]) + (", ..." if len(values) > most else "")
+
+
+def fixed_order(count: int, seed: int) -> list[float]:
+    """A random key for each of `count` rows; sorting by it shuffles them, the same way for ever.
+
+    The keys are those of `random.Random(seed).random()`, the one generator whose sequence Python promises to keep;
+    numpy's may change with its version.
+    """
+    generator = random.Random(int(seed))
+    return [generator.random() for _ in range(count)]
+
+
+def validation_rows(labels: Sequence[str], seed: int, fraction: float = 0.1) -> np.ndarray:
+    """The rows that are set aside, stratified by class; they depend on the labels, the seed and the fraction only.
+
+    round(fraction * n) rows are shared among the classes by largest remainder, under two bounds that come first: a
+    class of two documents or more gives at least one, and no class gives all. (With many tiny classes the total is
+    therefore larger, with classes of one document it may be smaller.) In a class, the rows with the smallest keys of
+    `fixed_order` are taken.
+
+    Args:
+        labels: one a row; for a corpus without labels, the same string for every row.
+
+    Returns:
+        int64 array of row numbers, ascending.
+
+    Raises:
+        UserError: there are too few documents to set any aside.
+    """
+    members: dict[str, list[int]] = {}
+    for row, label in enumerate(labels):
+        members.setdefault(label, []).append(row)
+    n = len(labels)
+    total = round(fraction * n)
+    taken = {label: int(len(rows) >= 2) for label, rows in members.items()}
+    left = total - sum(taken.values())
+    # A class's deficit is its exact share less what it has: total * size / n - taken; integers (times n) avoid
+    # rounding. Giving each place to the largest deficit is the method of largest remainders when no bound binds.
+    heap = [(taken[label] * n - total * len(rows), label) for label, rows in members.items()]
+    heapq.heapify(heap)
+    while left > 0 and heap:
+        deficit, label = heapq.heappop(heap)
+        if taken[label] < len(members[label]) - 1:
+            taken[label] += 1
+            left -= 1
+            heapq.heappush(heap, (deficit + n, label))
+    if not any(taken.values()):
+        raise UserError(f"too few documents to set any aside: {n} in {len(members)} classes; "
+                        f"a class needs at least two")
+    keys = fixed_order(n, seed)
+    chosen = [row for label, rows in members.items()
+              for row in heapq.nsmallest(taken[label], rows, key=keys.__getitem__)]
+    return np.array(sorted(chosen), dtype=np.int64)
+
+
+def text_hash(fields: Sequence[str]) -> str:
+    """16 hex digits of a document's text columns, to find the same document in two splits."""
+    return hashlib.sha256("\x1f".join(fields).encode()).hexdigest()[:16]

@@ -1,0 +1,46 @@
+"""Device, threads and seeds."""
+
+import os
+import random
+
+import numpy as np
+import torch
+
+from .errors import UserError
+
+
+def pick_device(cuda_id: int | None) -> torch.device:
+    """-1: the CPU; None: the first visible GPU, else the CPU. Raises UserError for a GPU that is not there."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if cuda_id is None:
+        cuda_id = 0 if count else -1
+    if cuda_id >= count:
+        raise UserError(f"--cuda_id={cuda_id}: {count} GPUs are visible here; --cuda_id=-1 is the CPU")
+    return torch.device("cpu") if cuda_id == -1 else torch.device("cuda", cuda_id)
+
+
+def set_threads(threads: int | None) -> int:
+    """Sets torch's CPU threads and returns their number; None: as many as this process may use."""
+    threads = threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    return threads
+
+
+def set_seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def random_states() -> dict:
+    """The generators that training draws from, in a form that `torch.load(weights_only=True)` accepts."""
+    states = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def restore_random_states(states: dict) -> None:
+    torch.set_rng_state(states["torch"].cpu())
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])

@@ -1,0 +1,119 @@
+"""What is trained, when, and how fast: layer groups, discriminative rates, gradual unfreezing, chain-thaw.
+
+A training run is a list of phases; each is a cycle of its own, with a fresh optimizer, as each `fit` of the 2018
+scripts was. Layer groups are numbered as fastai splits the model:
+
+    language model: LSTM 1 ... LSTM n, then the embedding with the (tied) decoder
+    classifier:     embedding, LSTM 1 ... LSTM n, then the head
+"""
+
+from dataclasses import dataclass
+
+from .errors import UsageError
+from .schedules import Schedule, choose
+
+DIVISOR = 2.6
+CHAIN_THAW_LAST, CHAIN_THAW_OTHERS = 1e-3, 1e-4
+PATIENCE = 6
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One cycle of training.
+
+    groups: numbers of the layer groups that train; the others are frozen.
+    rates: highest learning rate of every group, frozen ones included.
+    reload_best: at the end, go back to the weights with the lowest validation loss of the run so far.
+    patience: stop after so many epochs without a lower validation loss in this phase; None: never.
+    keep: keep the weights at the end of this phase as the intermediate classifier.
+    """
+
+    name: str
+    groups: tuple[int, ...]
+    epochs: int
+    rates: tuple[float, ...]
+    schedule: Schedule
+    reload_best: bool = False
+    patience: int | None = None
+    keep: bool = False
+
+
+def language_model_rates(lr: float, n_layers: int, discriminative: bool, pretraining: bool) -> tuple[float, ...]:
+    """Rates of the groups LSTM 1..n and embedding + decoder, as the 2018 scripts had them.
+
+    The top LSTM has lr, the next lr/3, each lower one half again (three layers: lr/6, lr/3, lr); the embedding with
+    the decoder lr/2 in fine-tuning, lr in pretraining.
+    """
+    if not discriminative:
+        return (lr,) * (n_layers + 1)
+    lstm = [lr if depth == 0 else lr / 3 / 2 ** (depth - 1) for depth in range(n_layers)]
+    return (*reversed(lstm), lr if pretraining else lr / 2)
+
+
+def classifier_rates(lr: float, n_groups: int, discriminative: bool, divisor: float = DIVISOR) -> tuple[float, ...]:
+    """Each group's rate is that of the group above divided by 2.6 (section 3.2); the head has lr."""
+    if not discriminative:
+        return (lr,) * n_groups
+    return tuple(lr / divisor ** (n_groups - 1 - group) for group in range(n_groups))
+
+
+def language_model_phases(*, epochs: int, lr: float, n_layers: int, pretraining: bool, use_clr: bool = True,
+                          use_regular_schedule: bool = False, use_discriminative: bool = True,
+                          early_stopping: bool = False) -> list[Phase]:
+    """All groups from the first step, in one cycle: STLR (32, 10) unless the flags say otherwise."""
+    rates = language_model_rates(lr, n_layers, use_discriminative, pretraining)
+    return [Phase("all", tuple(range(n_layers + 1)), epochs, rates,
+                  choose(use_clr, use_regular_schedule, 32, 10), reload_best=early_stopping,
+                  patience=PATIENCE if early_stopping else None)]
+
+
+def check_classifier_flags(*, startat: int, unfreeze: bool, last: bool, chain_thaw: bool, from_scratch: bool) -> None:
+    """Raises UsageError for flags that contradict each other."""
+    if last and chain_thaw:
+        raise UsageError("--last trains the last group alone and --chain_thaw every group in turn; choose one")
+    if from_scratch and startat == 1:
+        raise UsageError("--startat=1 goes on from a trained classifier, which --from_scratch would throw away; "
+                         "choose one")
+    if from_scratch and (last or chain_thaw or not unfreeze):
+        other = "--last" if last else "--chain_thaw" if chain_thaw else "--nounfreeze"
+        raise UsageError(f"--from_scratch trains every group of a random model from the start, {other} does not; "
+                         f"choose one")
+    if chain_thaw and startat == 1:
+        raise UsageError("--chain_thaw has its own first steps and --startat=1 skips the gradual ones; choose one")
+    if chain_thaw and not unfreeze:
+        raise UsageError("--chain_thaw ends with all groups together, --nounfreeze forbids it; choose one")
+
+
+def classifier_phases(*, epochs: int, lr: float, n_groups: int, startat: int = 0, unfreeze: bool = True,
+                      use_clr: bool = True, use_regular_schedule: bool = False, use_discriminative: bool = True,
+                      last: bool = False, chain_thaw: bool = False, from_scratch: bool = False,
+                      early_stopping: bool = False) -> list[Phase]:
+    """The phases that the 2018 flags ask for; what each flag means is in the README's table.
+
+    Raises UsageError where flags contradict each other.
+    """
+    check_classifier_flags(startat=startat, unfreeze=unfreeze, last=last, chain_thaw=chain_thaw,
+                           from_scratch=from_scratch)
+    every = tuple(range(n_groups))
+    top = n_groups - 1
+    gradual = choose(use_clr, use_regular_schedule, 8, 3)
+    final = choose(use_clr, use_regular_schedule, 8, 8)
+    stop = {"reload_best": early_stopping, "patience": PATIENCE if early_stopping else None}
+    rates = classifier_rates(lr, n_groups, use_discriminative)
+
+    if from_scratch:
+        return [Phase("all", every, epochs, rates, Schedule("constant"), **stop)]
+    if chain_thaw:
+        thaw = (CHAIN_THAW_OTHERS,) * top + (CHAIN_THAW_LAST,)
+        steps = [Phase(f"group {group} alone", (group,), 1, thaw, gradual, reload_best=True)
+                 for group in (top, *range(top))]
+        stop["reload_best"] = True
+        return [*steps, Phase("all", every, epochs, thaw, final, **stop)]
+    if last:
+        return [Phase("last group", (top,), epochs, rates, final, **stop)]
+    phases = []
+    if startat == 0:
+        phases = [Phase("last group", (top,), 1, rates, gradual),
+                  Phase("last two groups", (top - 1, top), 1, rates, gradual, keep=True)]
+    groups = every if unfreeze else every[-3:]
+    return [*phases, Phase("all" if unfreeze else "last three groups", groups, epochs, rates, final, **stop)]

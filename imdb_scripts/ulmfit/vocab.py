@@ -1,0 +1,244 @@
+"""The vocabulary and the numericalized documents: flat arrays of ids, opened without reading them.
+
+A folder of ids stands by itself:
+
+    vocab.json              the words in the order of their ids
+    {split}.ids.npy         every document's ids, one after the other; uint16, uint32 when the vocabulary is larger
+    {split}.offsets.npy     int64, n + 1: document i is ids[offsets[i]:offsets[i + 1]]
+    {split}.labels.npy      the label's place in the manifest's `classes`, -1 without one
+    {split}.documents.txt   one document id a line: the csv file it is from and its row, `train:17`
+    manifest.json           the run that made it, sizes, classes, fingerprint of the vocabulary
+"""
+
+import csv
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Iterable, Iterator, NamedTuple, Sequence
+
+import numpy as np
+
+from . import files, records
+from .errors import UserError
+from .names import SPLITS, DataFolder
+from .tokens import PAD, SPECIAL_TOKENS, UNK, read_tokens
+
+UNK_ID, PAD_ID = SPECIAL_TOKENS.index(UNK), SPECIAL_TOKENS.index(PAD)
+VOCAB = "vocab.json"
+DOCUMENT_COLUMNS = ("document", "label", "tokens", "text_hash")
+
+
+# -- the vocabulary ----------------------------------------------------------------------------------------------------
+
+def make_vocab(counts: Counter, max_vocab: int, min_freq: int) -> list[str]:
+    """The special tokens, then the `max_vocab` most frequent words among those with a count above `min_freq`.
+
+    Words of equal count are in the order of their code points, so that the vocabulary depends on the counts alone.
+    """
+    words = [(-count, word) for word, count in counts.items() if count > min_freq and word not in SPECIAL_TOKENS]
+    return [*SPECIAL_TOKENS, *(word for _, word in sorted(words)[:max_vocab])]
+
+
+def vocab_fingerprint(vocab: Sequence[str]) -> str:
+    """16 hex digits of the words and their order."""
+    # No token holds a space, so that no two vocabularies join to the same text.
+    return hashlib.sha256(" ".join(vocab).encode()).hexdigest()[:16]
+
+
+def load_vocab(folder: Path) -> list[str]:
+    """The words of a folder of ids, or of a model's, in the order of their ids."""
+    return files.read_json(Path(folder) / VOCAB)
+
+
+def ids_by_word(vocab: Sequence[str]) -> dict[str, int]:
+    return {word: number for number, word in enumerate(vocab)}
+
+
+def id_type(vocab_size: int) -> np.dtype:
+    return np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
+
+
+def numericalize(tokens: Sequence[str], stoi: dict[str, int]) -> np.ndarray:
+    """The ids of tokens (in the type that fits the vocabulary); a word outside it is `xxunk`.
+
+    stoi: what `ids_by_word` gives.
+    """
+    get = stoi.get
+    return np.fromiter((get(token, UNK_ID) for token in tokens), id_type(len(stoi)), len(tokens))
+
+
+# -- the documents -----------------------------------------------------------------------------------------------------
+
+class DocumentRow(NamedTuple):
+    """A row of `{split}.documents.csv`, which create_toks writes beside the tokens."""
+
+    document: str
+    label: str
+    tokens: int
+    text_hash: str
+
+
+def read_document_rows(path: Path) -> Iterator[DocumentRow]:
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = csv.reader(file)
+        next(rows, None)
+        for document, label, tokens, text_hash in rows:
+            yield DocumentRow(document, label, int(tokens), text_hash)
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents of a split, in the order of the csv file.
+
+    ids: (tokens,) memory-mapped. offsets: (n + 1,). labels: (n,), -1 for a document without one.
+    `documents[i]` is the ids of document i, a view.
+    """
+
+    folder: Path
+    split: str
+    ids: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        if not 0 <= i < len(self):
+            raise IndexError(f"document {i} of {len(self)} in {self.split}")
+        return self.ids[self.offsets[i]:self.offsets[i + 1]]
+
+    @cached_property
+    def document_ids(self) -> list[str]:
+        """`train:17`: the csv file that a document is from and its row; read on first use."""
+        return (self.folder / f"{self.split}.documents.txt").read_text(encoding="utf-8").splitlines()
+
+
+def in_memory(documents: Sequence[np.ndarray]) -> Documents:
+    """Numericalized texts that are not a dataset's, without labels."""
+    offsets = np.concatenate([[0], np.cumsum([len(document) for document in documents], dtype=np.int64)])
+    return Documents(Path(), "", np.concatenate(documents), offsets, np.full(len(documents), -1))
+
+
+def has_split(folder: Path, split: str) -> bool:
+    return (Path(folder) / f"{split}.ids.npy").exists()
+
+
+def load_ids(folder: Path, split: str) -> Documents:
+    """Opens a split. Raises UserError when the folder has none or its files do not fit together."""
+    folder = Path(folder)
+    path = folder / f"{split}.ids.npy"
+    if not path.exists():
+        there = [name for name in SPLITS if (folder / f"{name}.ids.npy").exists()]
+        raise UserError(f"{folder} has no {split} documents (it has {', '.join(there) or 'none'}); "
+                        f"add {split}.csv and run create_toks.py and tok2id.py again with --overwrite")
+    try:
+        documents = Documents(folder, split, np.load(path, mmap_mode="r"), np.load(folder / f"{split}.offsets.npy"),
+                              np.load(folder / f"{split}.labels.npy"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} or its companions cannot be read ({error}); run tok2id.py --overwrite") from error
+    if documents.offsets[-1] != len(documents.ids) or len(documents.labels) != len(documents):
+        raise UserError(f"{path} does not fit its offsets and labels; run tok2id.py --overwrite")
+    return documents
+
+
+def write_ids(tokens_folder: Path, folder: Path, split: str, stoi: dict[str, int], classes: Sequence[str]) -> dict:
+    """Numericalizes a split in a stream; memory is bounded by one document and the list of documents.
+
+    Returns {"documents", "tokens", "unk_rate"} (unk_rate: the share of tokens outside the vocabulary). Raises UserError
+    when the token file does not hold what its documents.csv says.
+    """
+    path = tokens_folder / f"{split}.txt"
+    rows = list(read_document_rows(tokens_folder / f"{split}.documents.csv"))
+    total = sum(row.tokens for row in rows)
+    place = {name: number for number, name in enumerate(classes)}
+    unknown = 0
+    with files.replacing(folder / f"{split}.ids.npy") as temporary, open(temporary, "wb") as file:
+        dtype = id_type(len(stoi))
+        # The size is known beforehand, so the array is written as it is made instead of being held.
+        np.lib.format.write_array_header_1_0(file, {"descr": np.lib.format.dtype_to_descr(dtype),
+                                                    "fortran_order": False, "shape": (total,)})
+        read = 0
+        for read, tokens in enumerate(read_tokens(path), 1):
+            if read > len(rows) or len(tokens) != rows[read - 1].tokens:
+                raise UserError(f"{path}: line {read} is not the document that {split}.documents.csv lists there; "
+                                f"run create_toks.py --overwrite")
+            ids = numericalize(tokens, stoi)
+            unknown += int(np.count_nonzero(ids == UNK_ID))
+            ids.tofile(file)
+        if read != len(rows):
+            raise UserError(f"{path} holds {read} documents and {split}.documents.csv {len(rows)}; "
+                            f"run create_toks.py --overwrite")
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([row.tokens for row in rows], out=offsets[1:])
+    labels = np.array([place.get(row.label, -1) for row in rows], np.int16 if len(classes) < 2**15 else np.int32)
+    for name, array in (("offsets", offsets), ("labels", labels)):
+        with files.replacing(folder / f"{split}.{name}.npy") as temporary, open(temporary, "wb") as file:
+            np.save(file, array)
+    files.write_text(folder / f"{split}.documents.txt", "".join(f"{row.document}\n" for row in rows))
+    return {"documents": len(rows), "tokens": total, "unk_rate": unknown / total if total else 0.0}
+
+
+def count_words(paths: Iterable[Path]) -> Counter:
+    """How often each token occurs in token files."""
+    counts = Counter()
+    for path in paths:
+        for tokens in read_tokens(path):
+            counts.update(tokens)
+    return counts
+
+
+# -- are they still those of the csv files? ----------------------------------------------------------------------------
+
+def source_inputs(paths: dict[str, Path]) -> tuple[dict[str, records.Input], dict[str, dict]]:
+    """The csv files as a run's inputs, and what `check_sources` compares later; both by split."""
+    inputs, sources = {}, {}
+    for split, path in paths.items():
+        stat = path.stat()  # before reading: a file that changes meanwhile is then seen to have changed
+        inputs[split] = records.file_input(path)
+        sources[split] = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "fingerprint": inputs[split].fingerprint}
+    return inputs, sources
+
+
+def create_toks_command(folder: DataFolder) -> str:
+    return f"python imdb_scripts/create_toks.py --dir_path={folder.path}"
+
+
+def tok2id_command(folder: DataFolder) -> str:
+    return f"python imdb_scripts/tok2id.py --dir_path={folder.path}"
+
+
+def check_sources(folder: DataFolder, sources: dict[str, dict]) -> None:
+    """Raises UserError when a csv file is not the one that create_toks read, or has come since.
+
+    sources: the `sources` of the manifest: {split: {"size", "mtime_ns", "fingerprint"}}. A file is read only if its
+    size is the same and its time is not. A csv file that is gone is no fault: the ids do not need it.
+    """
+    again = "run create_toks.py --overwrite and tok2id.py --overwrite"
+    for split in SPLITS:
+        path = folder.csv(split)
+        if not path.exists():
+            continue
+        if split not in sources:
+            raise UserError(f"{path} has come since create_toks; {again}")
+        known, now = sources[split], path.stat()
+        if now.st_size == known["size"] and now.st_mtime_ns == known["mtime_ns"]:
+            continue
+        if now.st_size != known["size"] or records.file_input(path).fingerprint != known["fingerprint"]:
+            raise UserError(f"{path} changed since create_toks; {again}")
+
+
+def check_current(folder: DataFolder) -> dict:
+    """The manifest of the ids, after making sure that they are those of the tokens and csv files that are there.
+
+    Raises UserError when the ids are missing or unfinished, or when tokens or a csv file changed since.
+    """
+    manifest = records.read_manifest(folder.ids(), tok2id_command(folder))
+    check_sources(folder, manifest["sources"])
+    if folder.tokens().exists():
+        tokens = records.read_manifest(folder.tokens(), create_toks_command(folder))
+        if tokens["fingerprint"] != manifest["inputs"]["tokens"]["fingerprint"]:
+            raise UserError(f"{folder.tokens()} changed since tok2id; run tok2id.py --overwrite")
+    return manifest

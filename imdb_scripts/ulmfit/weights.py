@@ -1,0 +1,104 @@
+"""Weights as safetensors, with the sizes and the vocabulary they belong to; never pickles.
+
+A model's folder holds `weights.safetensors`, `vocab.json` and `manifest.json`.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, load_model, save_model
+from torch import Tensor, nn
+
+from . import files
+from .errors import UserError
+from .vocab import load_vocab
+
+WEIGHTS = "weights.safetensors"
+EMBEDDING = ("0.encoder.weight", "0.encoder_dp.emb.weight", "1.decoder.weight")
+
+
+def save(model: nn.Module, path: Path, facts: dict) -> str:
+    """Writes a model's weights (tied ones once) with `facts` in the file's header. Returns the file's sha256."""
+    with files.replacing(path) as temporary:
+        save_model(model, str(temporary), metadata={"ulmfit": json.dumps(facts)})
+    return files.sha256(path)
+
+
+def facts(path: Path) -> dict:
+    """What `save` noted in the header. Raises UserError when the file is not one of ours or is cut off."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            noted = (file.metadata() or {}).get("ulmfit")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read as safetensors ({error}); run the stage that made it again") from error
+    if noted is None:
+        raise UserError(f"{path} has no header of this project; expected weights saved by one of its stages")
+    return json.loads(noted)
+
+
+def load_whole(model: nn.Module, path: Path) -> None:
+    """Loads all of a model's weights; raises UserError where names or sizes differ."""
+    try:
+        load_model(model, str(path), strict=True)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit this model: {' '.join(str(error).split())[:300]}") from error
+
+
+def load_encoder(model: nn.Module, folder: Path, vocab_fingerprint: str) -> None:
+    """Copies a fine-tuned language model's encoder into a classifier, by name.
+
+    Raises UserError with the reason when the vocabulary or a size is another.
+    """
+    path = folder / WEIGHTS
+    noted = facts(path)
+    if noted["vocab_fingerprint"] != vocab_fingerprint:
+        raise UserError(f"{path} was trained with another vocabulary ({noted['vocab_fingerprint']}) than the dataset "
+                        f"has now ({vocab_fingerprint}); run finetune_lm again after tok2id")
+    tensors = tied(load_file(str(path)))
+    encoder = {name.removeprefix("0."): tensor for name, tensor in tensors.items() if name.startswith("0.")}
+    wanted = model[0].module.state_dict()
+    for name, parameter in wanted.items():
+        if name not in encoder:
+            raise UserError(f"{path} lacks {name}; expected the encoder of an AWD-LSTM language model")
+        if encoder[name].shape != parameter.shape:
+            raise UserError(f"{path}: {name} is {tuple(encoder[name].shape)}, this classifier's is "
+                            f"{tuple(parameter.shape)}")
+    model[0].module.load_state_dict(encoder)
+
+
+def match_vocabulary(tensors: dict[str, Tensor], old_vocab: list[str], new_vocab: list[str]) \
+        -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Arranges a language model's embedding and decoder bias for another vocabulary, by word.
+
+    A word that the old vocabulary lacks gets the mean row and the mean bias, as in the 2018 scripts.
+
+    Returns the tensors under `language_model`'s names and the counts {"matched", "filled"}.
+    """
+    place = {word: row for row, word in enumerate(old_vocab)}
+    rows = torch.tensor([place.get(word, -1) for word in new_vocab])
+    known = rows >= 0
+
+    def arranged(old: Tensor) -> Tensor:
+        new = old.mean(0, keepdim=True).expand(len(new_vocab), *old.shape[1:]).clone()
+        new[known] = old[rows[known]]
+        return new
+
+    embedding = arranged(tensors[EMBEDDING[0]])
+    matched = {**tensors, **{name: embedding for name in EMBEDDING},
+               "1.decoder.bias": arranged(tensors["1.decoder.bias"])}
+    return matched, {"matched": int(known.sum()), "filled": int((~known).sum())}
+
+
+def load_pretrained(folder: Path, vocab: list[str]) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """A language model's tensors arranged for `vocab`, and the counts of words matched and filled."""
+    path = folder / WEIGHTS
+    facts(path)
+    return match_vocabulary(tied(load_file(str(path))), load_vocab(folder), vocab)
+
+
+def tied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Gives the embedding, which a file holds once, under each of the three names it has in a language model."""
+    stored = next((name for name in EMBEDDING if name in tensors), None)
+    return tensors if stored is None else {**{name: tensors[stored] for name in EMBEDDING}, **tensors}
