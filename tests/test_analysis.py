@@ -30,7 +30,8 @@ def make_run(results, run_id, probabilities=None, order=(0, 1, 2, 3), labels=LAB
     dataset, stage = run_id.split("--")[:2]
     record = {"schema": 1, "id": run_id, "stage": stage, "stage_version": 1, "dataset": dataset, "status": "finished",
               "error": None, "fingerprint": f"{len(run_id):016x}",
-              "command": f"python imdb_scripts/{stage}.py --seed=7", "config": {}, "inputs": {}, "parents": [], "device": "cpu", "started": "2026-01-01T00:00:00+00:00",
+              "command": f"python imdb_scripts/{stage}.py --seed=7", "config": {},
+              "inputs": {}, "parents": [], "device": "cpu", "started": "2026-01-01T00:00:00+00:00",
               "wall_seconds": 90.0, "sessions": [{"host": socket.gethostname(), "pid": os.getpid()}],
               "split": "test", "metrics": {}, **changes}
     if probabilities is not None:

@@ -97,6 +97,13 @@ def check_row(row: list[str], columns: int, n_lbls: int, shown: Path | str, numb
         raise row_error(shown, number, "the label, its first column, is empty")
 
 
+def _opened(path: Path | str) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
 def read_chunks(path: Path | str, n_lbls: int, chunksize: int, n_texts: int | None = None) -> "Iterator[pd.DataFrame]":
     """A split's csv file in frames of at most `chunksize` rows; memory is bounded by one of them.
 
@@ -114,12 +121,7 @@ def read_chunks(path: Path | str, n_lbls: int, chunksize: int, n_texts: int | No
     # pandas takes half a second to import, and not every user of this module reads a corpus.
     import pandas as pd
 
-    path = Path(path)
-    try:
-        file = open(path, "rb")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    with file:
+    with _opened(path) as file:
         rows = read_rows(file, path)
         columns = None if n_texts is None else n_lbls + n_texts
         start = 0
@@ -157,6 +159,35 @@ def read_columns(path: Path | str, columns: Sequence[str]) -> list[list[str]]:
         if len(row) <= max(places):
             raise row_error(path, number, f"{len(row)} columns; expected more than {max(places)}")
     return [[row[place] for place in places] for row in rows]
+
+
+def read_columns(path: Path | str, columns: Sequence[str]) -> list[list[str]]:
+    """Some columns of any csv file, for prediction.
+
+    Args:
+        columns: numbers from 0 for a file without a header; as soon as one is a name, the first row is the header.
+
+    Returns:
+        For each row the texts of those columns, in the order asked for.
+
+    Raises:
+        UserError: a column that is not there, or a file that `read_rows` refuses.
+    """
+    with _opened(path) as file:
+        rows = read_rows(file, path)
+        first = next(rows)
+        has_header = not all(column.isdecimal() for column in columns)
+        names = first if has_header else [str(i) for i in range(len(first))]
+        for column in columns:
+            if column not in names:
+                raise UserError(f"{path} has no column {column!r}; its columns are {shortened(names)} "
+                                f"({'of its first row, the header' if has_header else 'without a header, from 0'})")
+        places = [names.index(column) for column in columns]
+        chosen = [] if has_header else [[first[place] for place in places]]
+        for number, row in enumerate(rows, 1):
+            check_row(row, len(first), 0, path, number)
+            chosen.append([row[place] for place in places])
+    return chosen
 
 
 def classes_of(labels: Iterable[str]) -> list[str]:

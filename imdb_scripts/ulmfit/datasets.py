@@ -41,7 +41,7 @@ _TEXT_NAMES = ("title", "headline", "text", "review", "description", "content", 
                "body", "comment", "tweet")
 _IS_VALID = "is_valid"
 _OTHER_NAMES = (_IS_VALID, "id", "index", "unnamed: 0", "")
-_COLUMN_NAME = re.compile(r"[\w .:-]{0,40}")
+_COLUMN_NAME = re.compile(r"([^\W\d][\w .:-]{0,39})?")  # pandas leaves the name of its index empty
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 # A longer "label" is a text: the label column is another one.
 _LONGEST_LABEL = 100
@@ -435,9 +435,9 @@ def _csv_rows(path: Path, columns: Columns) -> Iterator[tuple[int, list[str]]]:
 def find_columns(first_row: list[str], reading: Reading, shown: str, labelled: bool | None = None) -> Columns:
     """Which columns are label and texts, from the user's flags and the first row.
 
-    A first row is taken for a header when it looks like one and names what we know: all of its cells are short,
-    distinct names and at least two of them (the only one of one) are usual names of a text or label column. One of
-    several is no proof, so that is refused until the user says --header=yes or no.
+    A first row is taken for a header when all of its cells are short distinct names (no number) and at least two of
+    them, or the only one, are usual names of a text or label column. One of several is no proof: that is refused until
+    the user says --header=yes or no.
 
     Raises:
         UsageError: a column that is not there, or a choice that only the user can make.

@@ -6,6 +6,14 @@ class UserError(Exception):
 
     exit_code = 1
 
+    def __init__(self, message: str):
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        # fastai rewrites the arguments of what passes through its callbacks.
+        return self.message
+
 
 class UsageError(UserError):
     """The command line itself is wrong: unknown flag, impossible value, contradiction."""
@@ -13,10 +21,11 @@ class UsageError(UserError):
     exit_code = 2
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """A signal asked the run to stop; its checkpoint is on disk.
 
-    `signum` is the signal's number, so that the process can end with the customary 128 + signum.
+    `signum` is the signal's number, so that the process can end with the customary 128 + signum. Like
+    KeyboardInterrupt no Exception, so that nothing on the way takes it for an error.
     """
 
     def __init__(self, signum: int):

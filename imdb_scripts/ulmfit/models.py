@@ -68,7 +68,7 @@ def concat_pool(states: Tensor, padding: Tensor) -> Tensor:
     real = ~padding
     last = padding.shape[1] - 1 - real.flip(1).to(torch.uint8).argmax(dim=1)
     mean = states.masked_fill(padding[:, :, None], 0).sum(dim=1) / real.sum(dim=1)[:, None].to(states.dtype)
-    highest = states.masked_fill(padding[:, :, None], -float("inf")).amax(dim=1)
+    highest = states.masked_fill(padding[:, :, None], -float("inf")).max(dim=1).values
     return torch.cat([states[torch.arange(len(states), device=states.device), last], highest, mean], dim=1)
 
 

@@ -326,8 +326,9 @@ class Training:
         return self.folder / f"best.{epoch}.safetensors"
 
     def _hidden_state(self) -> tuple | None:
+        """A language model's hidden state in the middle of an epoch; between epochs the one there is validation's."""
         encoder = self.model[0]
-        return (encoder.bs, encoder.hidden) if hasattr(encoder, "hidden") else None
+        return (encoder.bs, encoder.hidden) if self.place.batch and hasattr(encoder, "hidden") else None
 
     def restore_hidden(self) -> None:
         """Puts back the language model's hidden state, which fastai resets before an epoch begins."""

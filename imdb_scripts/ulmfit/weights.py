@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, load_model, save_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from . import files
@@ -19,10 +19,21 @@ WEIGHTS = "weights.safetensors"
 EMBEDDING = ("0.encoder.weight", "0.encoder_dp.emb.weight", "1.decoder.weight")
 
 
+def _names_of_shared(model: nn.Module) -> list[list[str]]:
+    """The names of a model's tensors, those of one and the same tensor (tied weights) together."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in model.state_dict().items():
+        groups.setdefault(tensor.data_ptr(), []).append(name)
+    return list(groups.values())
+
+
 def save(model: nn.Module, path: Path, facts: dict) -> str:
     """Writes a model's weights (tied ones once) with `facts` in the file's header. Returns the file's sha256."""
+    state = model.state_dict()
+    tensors = {names[0]: state[names[0]].contiguous() for names in _names_of_shared(model)}
+    # One entry alone: the header's entries are written in no fixed order, and the same weights must give the same file.
     with files.replacing(path) as temporary:
-        save_model(model, str(temporary), metadata={"ulmfit": json.dumps(facts)})
+        save_file(tensors, str(temporary), metadata={"ulmfit": json.dumps(facts)})
     return files.sha256(path)
 
 
@@ -40,8 +51,14 @@ def facts(path: Path) -> dict:
 
 def load_whole(model: nn.Module, path: Path) -> None:
     """Loads all of a model's weights; raises UserError where names or sizes differ."""
+    facts(path)
+    tensors = load_file(str(path))
+    for names in _names_of_shared(model):
+        stored = next((name for name in names if name in tensors), None)
+        if stored is not None:
+            tensors.update({name: tensors[stored] for name in names})
     try:
-        load_model(model, str(path), strict=True)
+        model.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{path} does not fit this model: {' '.join(str(error).split())[:300]}") from error
 
