@@ -63,10 +63,11 @@ def create_toks(dir_path=None, chunksize=24000, n_lbls=1, lang="en", val_seed=0,
         documents, total = (sum(split[count] for split in written.values()) for count in ("documents", "tokens"))
         for pair, count in duplicates.items():
             if count:
-                run.say(f"{count:,} documents of {pair.replace(' in ', ' have a text that is also in ')}", important=True)
-        run.say(f"{documents:,} documents, {total:,} tokens in {seconds:.1f} s: {documents / seconds:,.0f} documents/s, "
-                f"{total / seconds:,.0f} tokens/s; largest process {records.peak_memory_mb():,.0f} MB; "
-                f"{names.portable(folder.tokens())}")
+                later, earlier = pair.split(" in ")
+                run.say(f"{count:,} texts of {later} are also in {earlier}", important=True)
+        run.say(f"{documents:,} documents, {total:,} tokens in {seconds:.1f} s: "
+                f"{documents / seconds:,.0f} documents/s, {total / seconds:,.0f} tokens/s; "
+                f"largest process {records.peak_memory_mb():,.0f} MB; {names.portable(folder.tokens())}")
         run.finish({"documents_per_second": round(documents / seconds, 1), "tokens_per_second": round(total / seconds)},
                    classes=survey.classes, lang=lang, text_columns=survey.n_texts, splits=written,
                    duplicates=duplicates, sources=sources)
@@ -146,7 +147,8 @@ def _write(run: records.Run, batches: Iterator[tuple], survey: Survey, lang: str
             done += len(lines)
             now = time.monotonic()
             if now - said >= SECONDS_BETWEEN_LINES:
-                run.say(f"{source}: {done:,} of {survey.documents:,} documents, {done / (now - began):,.0f} documents/s")
+                run.say(f"{source}: {done:,} of {survey.documents:,} documents, "
+                        f"{done / (now - began):,.0f} documents/s")
                 said = now
     splits = [split for split in names.SPLITS if split in written]
     known = {split: set(marks) for split, marks in hashes.items()}

@@ -9,9 +9,9 @@ from ulmfit import cli, files, names, records
 def tok2id(dir_path=None, max_vocab=30000, min_freq=1, results_dir=None, overwrite=False, quiet=False):
     """Makes the vocabulary and turns tokens into ids.
 
-    Reads DIR/word/tokens/, which create_toks.py makes. The vocabulary is fastai's special tokens, then the most frequent
-    words of what the language model reads (train less val, and unsup) with a count above --min_freq; words of equal
-    count are in the order of their code points.
+    Reads DIR/word/tokens/, which create_toks.py makes. The vocabulary is fastai's special tokens, then the most
+    frequent words of what the language model reads (train less val, and unsup) with a count above --min_freq; words
+    of equal count are in the order of their code points.
 
     Writes DIR/word/ids/: vocab.json, and for each split flat arrays of ids, offsets and labels, and the documents' ids.
 

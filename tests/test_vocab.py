@@ -68,7 +68,8 @@ def test_ids_round_trip(tmp_path, words):
     read = vocab.load_ids(tmp_path / "ids", "val")
     assert isinstance(read.ids, np.memmap) and read.ids.dtype == vocab.id_type(len(known))
     assert len(read) == 3
-    assert [[known[i] for i in read[n]] for n in range(3)] == [documents[0], ["xxbos"], ["xxbos", "xxunk", "xxunk", "w3"]]
+    assert [[known[i] for i in read[n]] for n in range(3)] == \
+        [documents[0], ["xxbos"], ["xxbos", "xxunk", "xxunk", "w3"]]
     assert read.labels.tolist() == [1, 0, -1] and read.labels.dtype == np.int16
     assert read.document_ids == ["val:0", "val:1", "val:2"]
     with pytest.raises(IndexError):
@@ -129,7 +130,8 @@ def test_tok2id_counts_what_the_language_model_reads(folder):
     ids = DataFolder(folder).ids()
     words = vocab.load_vocab(ids)
     counts = Counter(token for split in ("train", "unsup")
-                     for document in tokens.read_tokens(DataFolder(folder).tokens() / f"{split}.txt") for token in document)
+                     for document in tokens.read_tokens(DataFolder(folder).tokens() / f"{split}.txt")
+                     for token in document)
     assert words == vocab.make_vocab(counts, 30000, 1)
     assert "unlabelled" in words and "testword" not in words
     for split in ("train", "val", "test", "unsup"):

@@ -132,6 +132,9 @@ def _fire(stage: Callable, argument_list: "ArgumentList", given: dict[str, str |
 @contextmanager
 def _exits(label: str) -> Iterator[None]:
     """Ends the process with one line for what the user or a signal caused; a bug of ours keeps its traceback."""
+    # SIGUSR1 asks a training for a checkpoint. Where there is none to write yet, it must not end the process.
+    handlers = {signal.SIGTERM: signal.signal(signal.SIGTERM, _interrupt),
+                signal.SIGUSR1: signal.signal(signal.SIGUSR1, signal.SIG_IGN)}
     try:
         yield
         sys.stdout.flush()  # here, where a closed pipe is still an ordinary exception
@@ -146,6 +149,13 @@ def _exits(label: str) -> Iterator[None]:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the last flush complains
         raise SystemExit(128 + signal.SIGPIPE) from None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    raise Interrupted(number)
 
 
 def _stop(message: str, code: int) -> NoReturn:

@@ -75,7 +75,8 @@ class _Pieces(dict):
         # The post rule of fastai: no token holds a plain space.
         tokens = tuple(token.text.replace(" ", "▁") for token in self.tokenizer(piece))
         endings = ()
-        if piece not in SPECIAL_TOKENS:  # no special case begins with one of these, though `:x` is one and `: xxmaj` common
+        # No special case of several tokens holds one of these; `:x` is one, and `: xxmaj` common.
+        if piece not in SPECIAL_TOKENS:
             endings = tuple(ending for beginning, endings in self.endings.get(piece[0], ())
                             if piece.startswith(beginning) for ending in endings)
         self[piece] = tokens, endings

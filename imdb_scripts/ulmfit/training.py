@@ -200,7 +200,7 @@ class Training:
         self.place = Place()
         self.epochs: list[dict] = []
         self.step_log: list[tuple] = []
-        self.loss_sum, self.loss_count = torch.zeros((), dtype=torch.float64), 0
+        self.loss_sum, self.loss_count = self._zero(), 0
         self.best: dict | None = None
         self.bad_epochs = 0
         self.finished_phase = False
@@ -297,7 +297,7 @@ class Training:
         self.place.epoch += 1
         self.place.epochs += 1
         self.place.batch = 0
-        self.loss_sum, self.loss_count = torch.zeros((), dtype=torch.float64), 0
+        self.loss_sum, self.loss_count = self._zero(), 0
         stop = phase.patience is not None and self.bad_epochs >= phase.patience
         self.finished_phase = stop or self.place.epoch == phase.epochs
         self.train.start(self.place.epochs)
@@ -319,6 +319,10 @@ class Training:
     def check_finite(self) -> None:
         if not math.isfinite(self.loss_sum.item()):
             raise UserError(f"the training loss is no longer finite after {self.place.steps} updates; lower --lr")
+
+    def _zero(self) -> Tensor:
+        """A sum that stays on the device: a GPU need not be waited for at every batch."""
+        return torch.zeros((), dtype=torch.float64, device=self.device)
 
     # -- what is kept ----------------------------------------------------------------------------------------------
 
@@ -367,7 +371,7 @@ class Training:
         self.place, self.finished_phase = Place(**state["place"]), state["finished_phase"]
         self.epochs, self.best, self.bad_epochs = state["epochs"], state["best"], state["bad_epochs"]
         self.step_log = [tuple(row) for row in state["steps"]]
-        self.loss_sum, self.loss_count = torch.tensor(state["loss"][0], dtype=torch.float64), state["loss"][1]
+        self.loss_sum, self.loss_count = self._zero() + state["loss"][0], state["loss"][1]
         self.model.load_state_dict(state["model"])
         self._optimizer_state, self._hidden = state["optimizer"], state["hidden"]
         machine.restore_random_states(state["random"])
@@ -420,7 +424,7 @@ class _Steps(Callback):
     def after_batch(self) -> None:
         run = self.training_run
         if self.training:
-            run.loss_sum += self.learn.loss.detach().double().cpu()
+            run.loss_sum += self.learn.loss.detach()
             run.loss_count += 1
             run.place.batch += 1
             run.place.step += 1

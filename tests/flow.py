@@ -1,0 +1,112 @@
+"""A tiny corpus and the ways to call the stages on it; shared by the tests of the command-line flow."""
+
+import csv
+import gzip
+import importlib
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import ROOT
+
+SCRIPTS = ROOT / "imdb_scripts"
+SIZES = {"emb_sz": 16, "n_hid": 24, "n_layers": 2}
+SMALL = {"bs": 8, "bptt": 20, "threads": 1, "cuda_id": -1}
+N_TRAIN, N_TEST, N_UNSUP = 120, 60, 40
+
+# The labels are text that a csv reader may take for something else, and in no order of their own.
+CLASSES = ("1e5", "NA", "poor")
+CLASS_WORDS = {"NA": "brilliant superb delightful moving gem".split(),
+               "poor": "dreadful tedious clumsy hollow mess".split(),
+               "1e5": "average passable ordinary lukewarm shrug".split()}
+COMMON = "the film was a story of people in town and it had music with scenes that run on for an hour".split()
+# In no other text of this project, so that a search of the records for it is a search for document text.
+MARK = "zyxomma"
+
+# Rows of train.csv and test.csv whose text is not this generator's usual one.
+AWKWARD = {5: 'first line\nsecond "line", with a comma\r\nand a third', 9: "NA", 14: "null", 20: "", 21: '""'}
+LONG_ROW, LONG_WORDS = 33, 400
+
+
+def sentence(random_words: random.Random, label: str, words: int) -> str:
+    """A document of which two words in five are its class's own."""
+    chosen = [random_words.choice(CLASS_WORDS[label] if random_words.random() < 0.4 else COMMON) for _ in range(words)]
+    return " ".join([MARK, *chosen])
+
+
+def labelled_rows(count: int, seed: int) -> list[list[str]]:
+    random_words = random.Random(seed)
+    rows = []
+    for row in range(count):
+        label = CLASSES[row % 3]
+        words = LONG_WORDS if row == LONG_ROW else random_words.randint(8, 24)
+        rows.append([label, AWKWARD.get(row, sentence(random_words, label, words))])
+    return rows
+
+
+def write_csv(path: Path, rows: list[list[str]]) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
+
+
+def write_corpus(folder: Path) -> Path:
+    """train.csv, test.csv and unsup.csv; create_toks sets 12 of train's 120 documents aside for validation."""
+    folder.mkdir(parents=True)
+    write_csv(folder / "train.csv", labelled_rows(N_TRAIN, 0))
+    write_csv(folder / "test.csv", labelled_rows(N_TEST, 1))
+    write_csv(folder / "unsup.csv", [[text] for _, text in labelled_rows(N_UNSUP, 2)])
+    return folder
+
+
+def write_general_corpus(folder: Path) -> Path:
+    """Unlabelled text to pretrain on: the words of two classes of three, and one word of its own."""
+    folder.mkdir(parents=True)
+    random_words = random.Random(3)
+    write_csv(folder / "train.csv", [[sentence(random_words, CLASSES[row % 2], 20) + " encyclopedia"]
+                                     for row in range(100)])
+    return folder
+
+
+def command(name: str, *positional: str, **flags) -> list[str]:
+    """The command line of a stage, or of `python -m analysis NAME`."""
+    program = [str(SCRIPTS / f"{name}.py")] if (SCRIPTS / f"{name}.py").exists() else ["-m", "analysis", name]
+    return [sys.executable, *program, *positional, *(f"--{flag}={value}" for flag, value in flags.items())]
+
+
+def environment() -> dict[str, str]:
+    """That of a bare checkout on a machine without a GPU."""
+    return {**{name: value for name, value in os.environ.items() if name != "PYTHONPATH"}, "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run_stage(name: str, *positional: str, cwd: Path = ROOT, stdin: str | None = None, **flags) \
+        -> subprocess.CompletedProcess:
+    """Calls a stage as a user does, in a process of its own."""
+    return subprocess.run(command(name, *positional, **flags), cwd=cwd, env=environment(), input=stdin,
+                          capture_output=True, text=True, timeout=600)
+
+
+def call(name: str, **flags) -> None:
+    """Calls a stage's function in this process."""
+    getattr(importlib.import_module(name), name)(**flags)
+
+
+def record(results: Path, run: str) -> dict:
+    return json.loads((results / "runs" / run / "run.json").read_text(encoding="utf-8"))
+
+
+def epochs(results: Path, run: str) -> list[dict]:
+    """The lines of metrics.jsonl without the wall time, the one thing in them that is never the same."""
+    lines = (results / "runs" / run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+
+
+def steps(results: Path, run: str) -> list[tuple[int, tuple[int, ...], tuple[float, ...]]]:
+    """(phase, groups that trained, rate of every group) of each update."""
+    table = gzip.decompress((results / "runs" / run / "steps.csv.gz").read_bytes()).decode().splitlines()
+    rows = [line.split(",") for line in table[1:]]
+    assert [int(row[0]) for row in rows] == list(range(len(rows)))
+    return [(int(phase), tuple(int(group) for group in groups.split("+")), tuple(float(rate) for rate in rates))
+            for _, phase, groups, *rates in rows]
