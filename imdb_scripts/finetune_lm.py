@@ -49,15 +49,17 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
     if startat:
         source = folder.model(names.lm_name(backwards, bpe, lm_id if start_lm_id is None else start_lm_id,
                                             train_file_id, seed))
-        made_by = "python imdb_scripts/finetune_lm.py without --startat"
+        made_by = names.command("finetune_lm", dir_path=folder.path,
+                                lm_id=lm_id if start_lm_id is None else start_lm_id, backwards=backwards,
+                                train_file_id=train_file_id, seed=seed)
         if source == artefact:
             source = _kept_start(folder, name, overwrite)
         inputs["start"] = records.artefact_input(source, made_by)
     elif preload:
         corpus = DataFolder(pretrain_path or names.project_root() / "data" / "wt103")
         source = corpus.model(names.pretrained_name(backwards, bpe, pretrain_id, pretrain_seed))
-        made_by = (f"python imdb_scripts/pretrain_lm.py --dir_path={corpus.path} --pretrain_id={pretrain_id}"
-                   f"{' --backwards' * backwards}, or start from random weights with --preload=False")
+        made_by = names.command("pretrain_lm", dir_path=corpus.path, backwards=backwards, pretrain_id=pretrain_id,
+                                seed=pretrain_seed) + ", or start from random weights with --preload=False"
         inputs["pretrained"] = records.artefact_input(source, made_by)
     if source is not None:
         sizes = records.loaded_sizes(source, made_by, sizes, cli.typed_or_changed(finetune_lm, flags))

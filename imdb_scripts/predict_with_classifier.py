@@ -29,18 +29,21 @@ def predict_with_classifier(text=None, dir_path=None, cuda_id=None, lm_id="", cl
         raise UsageError("--csv and --column go together: the file, and which column of it holds the text")
     folder = DataFolder(dir_path or names.project_root() / "data" / "imdb")
     source = folder.model(names.clas_name(backwards, bpe, lm_id, clas_id, train_file_id, seed))
-    facts = records.read_manifest(source, f"python imdb_scripts/train_clas.py --dir_path={folder.path} "
-                                          f"--lm_id={lm_id}{' --backwards' * backwards}")
+    facts = records.read_manifest(source, names.command("train_clas", dir_path=folder.path, lm_id=lm_id,
+                                                        clas_id=clas_id, backwards=backwards,
+                                                        train_file_id=train_file_id, seed=seed))
     from ulmfit import corpus
 
     if text is not None:
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UsageError("--text is not UTF-8; give it in the encoding of the terminal, or in a file by --csv")
         rows = [[text]]
     elif csv is not None:
         rows = corpus.read_columns(csv, column.split(","))
     else:
         if sys.stdin.isatty():
             print("a text a line; end with Ctrl-D", file=sys.stderr)
-        rows = [[line.rstrip("\r\n")] for line in sys.stdin]
+        rows = [[line] for line in corpus.read_lines(sys.stdin.buffer, "standard input")]
     if not rows:
         raise UserError("there is no text to predict; give one as an argument, by --csv, or on standard input")
     if len(rows[0]) != facts["text_columns"]:

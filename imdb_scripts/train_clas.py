@@ -45,13 +45,16 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
         start = names.clas_name(backwards, bpe, lm_id, clas_id if start_clas_id is None else start_clas_id,
                                 train_file_id, seed)
         source = folder.model(names.intermediate_name(start))
-        made_by = "python imdb_scripts/train_clas.py without --startat"
+        made_by = names.command("train_clas", dir_path=folder.path, lm_id=lm_id,
+                                clas_id=clas_id if start_clas_id is None else start_clas_id, backwards=backwards,
+                                train_file_id=train_file_id, seed=seed)
         inputs["intermediate"] = records.artefact_input(source, made_by)
     elif not from_scratch:
         source = folder.model(names.lm_name(backwards, bpe, lm_id, lm_train_file_id,
                                             seed if lm_seed is None else lm_seed))
-        made_by = (f"python imdb_scripts/finetune_lm.py --dir_path={folder.path} --lm_id={lm_id}"
-                   f"{' --backwards' * backwards}, or train without a language model: --from_scratch")
+        made_by = names.command("finetune_lm", dir_path=folder.path, lm_id=lm_id, backwards=backwards,
+                                train_file_id=lm_train_file_id, seed=seed if lm_seed is None else lm_seed
+                                ) + ", or train without a language model: --from_scratch"
         inputs["language_model"] = records.artefact_input(source, made_by)
     if source is not None:
         sizes = records.loaded_sizes(source, made_by, sizes, cli.typed_or_changed(train_clas, flags))

@@ -70,10 +70,11 @@ def write_general_corpus(folder: Path) -> Path:
     return folder
 
 
-def command(name: str, *positional: str, **flags) -> list[str]:
-    """The command line of a stage, or of `python -m analysis NAME`."""
-    program = [str(SCRIPTS / f"{name}.py")] if (SCRIPTS / f"{name}.py").exists() else ["-m", "analysis", name]
-    return [sys.executable, *program, *positional, *(f"--{flag}={value}" for flag, value in flags.items())]
+def command(name: str, *positional: str, cwd: Path = ROOT, **flags) -> list[str]:
+    """The command line of a stage, or of `python -m analysis NAME`, as typed in the folder `cwd`."""
+    script = SCRIPTS / f"{name}.py"
+    program = [os.path.relpath(script, cwd)] if script.exists() else ["-m", "analysis", name]
+    return [*program, *positional, *(f"--{flag}={value}" for flag, value in flags.items())]
 
 
 def environment() -> dict[str, str]:
@@ -81,11 +82,11 @@ def environment() -> dict[str, str]:
     return {**{name: value for name, value in os.environ.items() if name != "PYTHONPATH"}, "CUDA_VISIBLE_DEVICES": ""}
 
 
-def run_stage(name: str, *positional: str, cwd: Path = ROOT, stdin: str | None = None, **flags) \
-        -> subprocess.CompletedProcess:
+def run_stage(name: str, *positional: str, cwd: Path = ROOT, stdin: str | None = None,
+              python: tuple[str, ...] = (sys.executable,), **flags) -> subprocess.CompletedProcess:
     """Calls a stage as a user does, in a process of its own."""
-    return subprocess.run(command(name, *positional, **flags), cwd=cwd, env=environment(), input=stdin,
-                          capture_output=True, text=True, timeout=600)
+    return subprocess.run([*python, *command(name, *positional, cwd=cwd, **flags)], cwd=cwd, env=environment(),
+                          input=stdin, capture_output=True, text=True, timeout=600)
 
 
 def call(name: str, **flags) -> None:

@@ -56,6 +56,17 @@ def decoded_lines(file: BinaryIO) -> Iterator[str]:
         encoding = "utf-8"
 
 
+def read_lines(file: BinaryIO, shown: Path | str) -> list[str]:
+    """A text a line, line ends cut off. Raises UserError that names the line (the first is 0) which is no text."""
+    texts = []
+    try:
+        for line in decoded_lines(file):
+            texts.append(line.rstrip("\r\n"))
+    except NotText as error:
+        raise row_error(shown, len(texts), str(error)) from error
+    return texts
+
+
 def read_rows(file: BinaryIO, shown: Path | str) -> Iterator[list[str]]:
     """The rows of a csv file as a strict parser reads them, in a stream.
 
@@ -135,30 +146,6 @@ def read_chunks(path: Path | str, n_lbls: int, chunksize: int, n_texts: int | No
                 fields[LABEL] = [label.strip() for label in fields[LABEL]]
             yield pd.DataFrame(fields, index=range(start, start + len(chunk)), dtype=str)
             start += len(chunk)
-
-
-def read_columns(path: Path | str, columns: Sequence[str]) -> list[list[str]]:
-    """The named columns of any csv file, row by row; a number (from 0) names a column of a file without a header.
-
-    Raises UserError when a column is not there.
-    """
-    try:
-        file = open(path, "rb")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    with file:
-        rows = list(read_rows(file, path))
-    header = rows[0]
-    if all(name in header for name in columns):
-        places, rows = [header.index(name) for name in columns], rows[1:]
-    elif all(name.isdecimal() and int(name) < len(header) for name in columns):
-        places = [int(name) for name in columns]
-    else:
-        raise UserError(f"{path} has no column {', '.join(columns)}; its first row is {shortened(header)}")
-    for number, row in enumerate(rows):
-        if len(row) <= max(places):
-            raise row_error(path, number, f"{len(row)} columns; expected more than {max(places)}")
-    return [[row[place] for place in places] for row in rows]
 
 
 def read_columns(path: Path | str, columns: Sequence[str]) -> list[list[str]]:

@@ -27,7 +27,8 @@ def read_subset(path: Path, documents: vocab.Documents) -> np.ndarray:
     """
     place = {document: number for number, document in enumerate(documents.document_ids)}
     rows: dict[int, None] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # A byte that is no UTF-8 makes its line one that is no number, and the error names it.
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         document = f"train:{line.strip()}"
         if not line.strip().isdecimal() or document not in place:
             raise UserError(f"{path}, line {number}: {line[:40]!r} is not a row of train.csv that training may use "

@@ -25,10 +25,12 @@ class TextStream:
     def __init__(self, parts: Sequence[tuple[Documents, np.ndarray | None]], backwards: bool):
         self.documents = [documents for documents, _ in parts]
         rows = [np.arange(len(documents)) if chosen is None else np.asarray(chosen) for documents, chosen in parts]
-        self.part = np.repeat(np.arange(len(parts)), [len(chosen) for chosen in rows])
-        self.row = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
-        self.lengths = np.concatenate([np.diff(documents.offsets)[chosen]
-                                       for documents, chosen in zip(self.documents, rows)])
+        # Begun with an empty array: a dataset may have none of the splits asked for.
+        nothing = np.zeros(0, dtype=np.int64)
+        self.part = np.concatenate([nothing, *(np.full(len(chosen), part) for part, chosen in enumerate(rows))])
+        self.row = np.concatenate([nothing, *rows])
+        self.lengths = np.concatenate([nothing, *(np.diff(documents.offsets)[chosen]
+                                                  for documents, chosen in zip(self.documents, rows))])
         self.backwards = backwards
         self.arrange(np.arange(len(self.row)))
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from fastai.text.models.awdlstm import (AWD_LSTM, awd_lstm_clas_config, awd_lstm_clas_split, awd_lstm_lm_config,
-                                        awd_lstm_lm_split)
+from fastai.text.models.awdlstm import (AWD_LSTM, WeightDropout, awd_lstm_clas_config, awd_lstm_clas_split,
+                                        awd_lstm_lm_config, awd_lstm_lm_split)
 from fastai.text.models.core import PoolingLinearClassifier, SentenceEncoder, get_language_model, get_text_classifier
 from torch import Tensor, nn
 
@@ -16,7 +16,19 @@ def language_model(vocab_size: int, *, emb_sz: int, n_hid: int, n_layers: int, d
     """AWD-LSTM language model with tied weights; dropouts of 2018 (input 0.25, output 0.1, weight 0.2, embedding
     0.02, hidden 0.15) times `dropmult`. Input (batch, tokens) ids; output logits (batch, tokens, vocab_size)."""
     config = {**awd_lstm_lm_config, "emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers, "pad_token": PAD_ID}
-    return get_language_model(AWD_LSTM, vocab_size, config=config, drop_mult=dropmult)
+    return _without_dropout(get_language_model(AWD_LSTM, vocab_size, config=config, drop_mult=dropmult))
+
+
+def _without_dropout(model: nn.Module) -> nn.Module:
+    """Lets a model whose weight dropout is 0 go from training to evaluation.
+
+    `F.dropout` with p = 0 returns the weight itself, which the LSTM would register as a parameter of its own and then
+    refuse the copy that evaluation puts in its place; `reset` gives it a copy from the start.
+    """
+    for module in model.modules():
+        if isinstance(module, WeightDropout) and module.weight_p == 0:
+            module._setweights = module.reset
+    return model
 
 
 class ChunkedEncoder(SentenceEncoder):
@@ -98,6 +110,7 @@ def classifier(vocab_size: int, n_classes: int, *, emb_sz: int, n_hid: int, n_la
     config = {**awd_lstm_clas_config, "emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers, "pad_token": PAD_ID}
     stock = get_text_classifier(AWD_LSTM, vocab_size, n_classes, seq_len=bptt, config=config, drop_mult=dropmult,
                                 lin_ftrs=[50], ps=[0.1], pad_idx=PAD_ID, max_len=max_len)
+    _without_dropout(stock)
     encoder = ChunkedEncoder(bptt, stock[0].module, pad_idx=PAD_ID, max_len=max_len)
     head = PoolingClassifier([emb_sz * 3, 50, n_classes], [config["output_p"] * dropmult, 0.1], bptt)
     head.load_state_dict(stock[1].state_dict())

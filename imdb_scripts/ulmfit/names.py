@@ -13,6 +13,7 @@ id, training subset or seed never share a file.
 """
 
 import re
+import shlex
 from pathlib import Path
 
 from .errors import UsageError, UserError
@@ -62,16 +63,30 @@ def portable(path: Path | str) -> str:
     An address stays one, without the password or the query (which may hold a key).
     """
     if re.match(r"https?://", str(path), re.IGNORECASE):
-        return re.sub(r"//[^/@]*@", "//", str(path).partition("?")[0])
+        return re.sub(r"^([^/]*//)[^/]*@", r"\1", str(path).partition("?")[0])
     path = Path(path).resolve()
     root = project_root().resolve()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def portable_text(text: str) -> str:
+    """A message as records keep it: every absolute path in it as `portable` shows it."""
+    # The project's own folder may have a space in its path; any other path ends at the first one.
+    root = re.escape(project_root().resolve().as_posix())
+    return re.sub(rf"(?<![\w.~:/-])(?:{root})?/[^\s'\":,;()]+", lambda found: portable(found[0]), text)
 
 
 def shown(path: Path | str) -> str:
     """A path as messages show it: relative to the working folder where it lies below it."""
     path = Path(path).resolve()
     return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else path.as_posix()
+
+
+def command(stage: str, **flags: object) -> str:
+    """The command that calls a stage, for messages; flags that are empty, False or 0, as their defaults are, are left out."""
+    words = ["python", f"imdb_scripts/{stage}.py"]
+    words += [f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items() if value]
+    return shlex.join(words)
 
 
 class DataFolder:
@@ -84,7 +99,7 @@ class DataFolder:
     def name(self) -> str:
         """The folder's name as it stands in run ids."""
         name = re.sub(r"[^A-Za-z0-9_.+=@,%-]+", "_", self.path.resolve().name)
-        return re.sub(r"-{2,}", "-", name).strip("-.")[:60] or "data"
+        return re.sub(r"-{2,}", "-", name).lstrip("-.")[:60].rstrip("-.") or "data"
 
     def csv(self, split: str) -> Path:
         return self.path / f"{split}.csv"

@@ -183,8 +183,11 @@ class Run:
         """Prints a line and keeps it in log.txt; `quiet` leaves only the important ones on the screen."""
         if important or not self.quiet:
             print(line, flush=True)
+        self._log(line)
+
+    def _log(self, text: str) -> None:
         with open(self.folder / "log.txt", "a", encoding="utf-8") as log:
-            log.write(f"{_now()}  {line}\n")
+            log.write(f"{_now()}  {names.portable_text(text)}\n")
 
     def use_machine(self, cuda_id: int | None, threads: int | None) -> tuple[Any, int]:
         """Picks the device, sets torch's threads and records both. Returns (torch.device, threads)."""
@@ -205,11 +208,10 @@ class Run:
         if error is not None and self.record["status"] == "running":
             interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
             self.record["status"] = "interrupted" if interrupted else "failed"
-            self.record["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
-            with open(self.folder / "log.txt", "a", encoding="utf-8") as log:
-                log.write(f"{_now()}  {self.record['status']}: {self.record['error']}\n")
-                if not interrupted and not isinstance(error, UserError):
-                    log.write("".join(traceback.format_exception(kind, error, trace)))
+            self.record["error"] = names.portable_text(f"{type(error).__name__}: {error}".splitlines()[0])
+            self._log(f"{self.record['status']}: {self.record['error']}")
+            if not interrupted and not isinstance(error, UserError):
+                self._log("".join(traceback.format_exception(kind, error, trace)).rstrip())
             self.save()
         if self._lock is not None:
             self._lock.close()
@@ -291,12 +293,12 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     made = files.read_json(beside) if beside is not None and beside.exists() else None
     complete = artefact is None or (made is not None and made["fingerprint"] == mark)
 
-    if old is not None and old["fingerprint"] == mark and not overwrite:
-        if old["status"] == "finished" and complete:
+    if not overwrite:
+        if old is not None and old["fingerprint"] == mark and old["status"] == "finished" and complete:
             run = Run(run_id, folder, old, artefact, quiet, reused=True, _lock=lock)
             print(f"{run_id}: already done, reused ({names.shown(folder)})", flush=True)
             return run
-    elif not overwrite:
+        # The artefact may be another run's although the record is this one's: made with another --results_dir.
         for known, place in ((old, folder), (made, artefact)):
             if known is not None and known["fingerprint"] != mark:
                 lock.close()
@@ -345,8 +347,8 @@ def _refusal(stage: Callable, run_id: str, place: Path, known: dict, config: dic
     if known["stage_version"] != STAGE_VERSIONS[known["stage"]]:
         return f"{where}, made by an older version of {known['stage']}; --overwrite makes it again"
     if known["config"] != config:
-        return (f"{where} with other flags ({differences(stage, known['config'], config)}); give this run a name of its own "
-                f"or replace that one with --overwrite")
+        return (f"{where} with other flags ({differences(stage, known['config'], config)}); give this run a name of "
+                f"its own or replace that one with --overwrite")
     before = {name: given["fingerprint"] for name, given in known["inputs"].items()}
     now = {name: given.fingerprint for name, given in inputs.items()}
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]

@@ -15,7 +15,7 @@ def slanted_triangular(step: int, steps: int, cut_frac: float = 0.1, ratio: floa
         step: update number, from 0 to steps - 1.
         steps: updates of the whole cycle.
     """
-    # The small number undoes what floating point takes from products that are whole (e.g. 30 * 0.1).
+    # The small number undoes what floating point takes from products that are whole (100 * 0.29 is 28.999999999999996).
     cut = max(1, math.floor(steps * cut_frac + 1e-9))
     p = step / cut if step < cut else 1 - (step - cut) / (steps - cut)
     return (1 + p * (ratio - 1)) / ratio

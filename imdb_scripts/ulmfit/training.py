@@ -220,6 +220,8 @@ class Training:
         """
         if self.run.resumed:
             self._load_checkpoint()
+        else:
+            discard_checkpoint(self.folder)
         self.run.write_epochs(self.epochs)
         handlers = {number: signal.signal(number, self._on_signal)
                     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}

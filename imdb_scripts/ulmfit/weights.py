@@ -82,6 +82,8 @@ def load_encoder(model: nn.Module, folder: Path, vocab_fingerprint: str) -> None
         if encoder[name].shape != parameter.shape:
             raise UserError(f"{path}: {name} is {tuple(encoder[name].shape)}, this classifier's is "
                             f"{tuple(parameter.shape)}")
+    if more := sorted(encoder.keys() - wanted.keys()):
+        raise UserError(f"{path} holds {more[0]}, which this classifier lacks; it has fewer layers")
     model[0].module.load_state_dict(encoder)
 
 

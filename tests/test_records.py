@@ -1,0 +1,470 @@
+"""What asking for a run means: new, reused, resumed, refused, stale; and what its record holds."""
+
+import fcntl
+import inspect
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ulmfit import files, names, records
+from ulmfit.errors import Interrupted, UserError
+from ulmfit.records import Input, open_run
+
+RUN = "imdb--train_clas--fwd--word--a--all--s0"
+IDS = {"ids": Input("data/imdb/word/ids", "0123", "imdb--tok2id--word")}
+
+
+def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, lr=0.01, backwards=False, train_file_id="", seed=0,
+               lm_seed=None, threads=None, results_dir=None, overwrite=False, quiet=False):
+    """A stage of this name with a few of its flags."""
+
+
+def with_a_new_flag(stage=train_clas):
+    """The stage as a later version has it, with one more flag."""
+    def later(*given, dropmult=1.0, **named):
+        stage(*given, **named)
+
+    known = inspect.signature(stage).parameters.values()
+    new = inspect.Parameter("dropmult", inspect.Parameter.KEYWORD_ONLY, default=1.0)
+    later.__name__, later.__signature__ = stage.__name__, inspect.Signature([*known, new])
+    return later
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """Asks for the run as a script does: ask(lr=0.02, inputs=...) returns the Run."""
+    def ask(stage=train_clas, inputs=None, run_id=RUN, artefact=tmp_path / "model", **typed):
+        flags = {name: parameter.default for name, parameter in inspect.signature(stage).parameters.items()}
+        flags.update({"results_dir": str(tmp_path / "results"), "dir_path": str(tmp_path / "imdb"), **typed})
+        return open_run(stage, run_id, flags, IDS if inputs is None else inputs, artefact=artefact, dataset="imdb")
+
+    return ask
+
+
+def make(run, metrics=None) -> dict:
+    with run:
+        run.finish(metrics or {"last": {"error": 5.0}}, kind="classifier")
+    return record(run)
+
+
+def record(run) -> dict:
+    return json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+
+
+def refused(call) -> str:
+    with pytest.raises(UserError) as error:
+        call()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def changed(fingerprint: str) -> dict[str, Input]:
+    return {"ids": Input("data/imdb/word/ids", fingerprint, "imdb--tok2id--word")}
+
+
+# -- new and reused --------------------------------------------------------------------------------------------------
+
+def test_a_new_run_has_its_record_before_the_work_begins(ask, tmp_path):
+    run = ask(lr=0.02, seed=3, lm_id="1e5")
+    assert not run.reused and not run.resumed
+    assert run.folder == tmp_path / "results" / "runs" / RUN and run.artefact.is_dir()
+    begun = record(run)
+    assert begun["status"] == "running" and begun["error"] is None and begun["metrics"] == {}
+    assert (begun["id"], begun["stage"], begun["dataset"], begun["seed"]) == (RUN, "train_clas", "imdb", 3)
+    assert begun["config"] == {"lr": 0.02, "seed": 3}
+    assert begun["flags"].keys() == inspect.signature(train_clas).parameters.keys()
+    assert begun["flags"]["lm_id"] == "1e5" and begun["flags"]["backwards"] is False
+    assert begun["inputs"] == {"ids": {"path": "data/imdb/word/ids", "fingerprint": "0123",
+                                       "run": "imdb--tok2id--word"}}
+    assert begun["parents"] == ["imdb--tok2id--word"]
+    assert begun["versions"]["python"] and begun["git"].keys() == {"commit", "dirty"}
+    assert begun["command"] == ("python imdb_scripts/train_clas.py --dir_path=imdb --lm_id=1e5 --lr=0.02 --seed=3 "
+                                "--results_dir=results")
+    assert not (run.artefact / records.MANIFEST).exists()
+    run.__exit__(None, None, None)
+
+
+def test_a_finished_run_has_metrics_and_a_manifest(ask):
+    run = ask()
+    done = make(run, {"best": {"error": 4.5}, "last": {"error": 5.0}})
+    assert done["status"] == "finished" and done["error"] is None and done["kind"] == "classifier"
+    assert done["metrics"] == {"best": {"error": 4.5}, "last": {"error": 5.0}}
+    assert done["wall_seconds"] >= 0 and done["peak_memory_mb"] > 1
+    manifest = json.loads((run.artefact / records.MANIFEST).read_text(encoding="utf-8"))
+    assert manifest["run"] == RUN and manifest["kind"] == "classifier"
+    assert all(manifest[key] == done[key] for key in ("stage", "stage_version", "fingerprint", "config", "inputs"))
+    assert records.artefact_input(run.artefact, "train_clas") == Input("model", done["fingerprint"], RUN)
+    assert records.read_run(run.folder) == done
+
+
+def test_a_finished_run_is_reused_in_one_line(ask, capsys):
+    first = ask()
+    before = make(first)
+    capsys.readouterr()
+    again = ask()
+    assert again.reused and not again.resumed and again.record == before == record(first)
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1 and RUN in printed and "reused" in printed
+
+
+@pytest.mark.parametrize("other", [
+    {"dir_path": "elsewhere/imdb"}, {"cuda_id": -1}, {"lm_id": "x"}, {"clas_id": "y"}, {"train_file_id": "few"},
+    {"lm_seed": 4}, {"threads": 2}, {"quiet": True}, {"inputs": {"ids": Input("elsewhere/ids", "0123", "other")}}])
+def test_what_does_not_change_the_result_is_no_other_run(ask, other):
+    mark = make(ask())["fingerprint"]
+    again = ask(**other)
+    assert again.reused and again.record["fingerprint"] == mark
+
+
+@pytest.mark.parametrize("other", [
+    {"lr": 0.02}, {"backwards": True}, {"seed": 1}, {"inputs": changed("4567")}, {"inputs": {}},
+    {"inputs": {**IDS, "subset": Input("few.txt", "89")}}, {"inputs": {"tokens": IDS["ids"]}}])
+def test_what_changes_the_result_changes_the_fingerprint(ask, tmp_path, other):
+    first = make(ask())
+    second = make(ask(run_id=RUN + "2", artefact=tmp_path / "other", **other))
+    assert first["fingerprint"] != second["fingerprint"] and len(second["fingerprint"]) == 16
+
+
+def test_the_fingerprint_takes_the_stages_version(ask, monkeypatch):
+    make(ask())
+    monkeypatch.setitem(records.STAGE_VERSIONS, "train_clas", 99)
+    assert "older version of train_clas" in refused(ask)
+
+
+def test_resolved_values_enter_the_fingerprint(tmp_path):
+    flags = {name: parameter.default for name, parameter in inspect.signature(train_clas).parameters.items()}
+    marks = set()
+    for number, sizes in enumerate(({"emb_sz": 4}, {"emb_sz": 5}, {})):
+        run = open_run(train_clas, RUN, {**flags, "results_dir": tmp_path / str(number)}, IDS, resolved=sizes)
+        assert record(run)["config"] == sizes
+        marks.add(record(run)["fingerprint"])
+    assert len(marks) == 3
+
+
+def test_a_flag_that_comes_later_leaves_older_runs_as_they_are(ask):
+    mark = make(ask(lr=0.02))["fingerprint"]
+    later = with_a_new_flag()
+    again = ask(later, lr=0.02)
+    assert again.reused and again.record["fingerprint"] == mark
+    again.__exit__(None, None, None)
+    assert "dropmult: 1.0 there, 0.5 asked" in refused(lambda: ask(later, lr=0.02, dropmult=0.5))
+
+
+# -- resumed ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("error, status, shown", [
+    (ValueError("no such luck"), "failed", "ValueError: no such luck"),
+    (UserError("mend this"), "failed", "UserError: mend this"),
+    (Interrupted(15), "interrupted", "Interrupted: stopped by signal 15"),
+    (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt: ")])
+def test_a_run_that_ended_early_says_how_and_is_resumed(ask, error, status, shown):
+    run = ask()
+    with pytest.raises(type(error)):
+        with run:
+            run.append_epoch({"epoch": 0})
+            raise error
+    ended = record(run)
+    assert (ended["status"], ended["error"]) == (status, shown)
+    assert not (run.artefact / records.MANIFEST).exists()
+
+    again = ask()
+    assert again.resumed and not again.reused and again.epochs() == [{"epoch": 0}]
+    assert record(again)["status"] == "running" and record(again)["error"] is None
+    done = make(again)
+    assert done["status"] == "finished" and done["error"] is None and done["started"] == ended["started"]
+    assert len(done["sessions"]) == 2 and done["sessions"][0] == ended["sessions"][0]
+    assert ask().reused
+
+
+def test_a_killed_run_is_resumed_and_its_time_counts(ask):
+    run = ask()
+    run.record["sessions"][-1]["seconds"] = 0
+    run._began -= 100
+    run.save()
+    # The process is gone without a word: the record says "running", the lock is free.
+    run._lock.close()
+    again = ask()
+    assert again.resumed
+    done = make(again)
+    assert 100 <= done["wall_seconds"] < 160 and done["sessions"][0]["seconds"] >= 100 > done["sessions"][1]["seconds"]
+
+
+def test_a_failed_run_keeps_its_traceback(ask):
+    def deep():
+        raise ValueError("no such luck\nsecond line")
+
+    run = ask()
+    with pytest.raises(ValueError), run:
+        run.say("phase 1")
+        deep()
+    assert record(run)["error"] == "ValueError: no such luck"
+    log = (run.folder / "log.txt").read_text(encoding="utf-8")
+    assert "phase 1" in log and "Traceback" in log and "in deep" in log and log.endswith("second line\n")
+
+
+def test_an_error_of_the_users_and_an_interruption_leave_no_traceback(ask):
+    for error in (UserError("mend this"), Interrupted(2)):
+        run = ask()
+        with pytest.raises(type(error)), run:
+            raise error
+    log = (run.folder / "log.txt").read_text(encoding="utf-8")
+    assert "failed: UserError: mend this" in log and "interrupted: " in log and "Traceback" not in log
+
+
+def test_an_error_after_the_end_leaves_the_run_finished(ask):
+    run = ask()
+    with pytest.raises(ValueError), run:
+        run.finish()
+        raise ValueError("while printing")
+    assert record(run)["status"] == "finished" and ask().reused
+
+
+def test_a_run_whose_artefact_is_gone_is_made_again(ask):
+    run = ask()
+    make(run)
+    (run.artefact / records.MANIFEST).unlink()
+    (run.folder / "metrics.jsonl").write_text('{"epoch": 0}\n', encoding="utf-8")
+    again = ask()
+    # Nothing of it is to be trusted: it is made anew, not resumed.
+    assert not again.reused and not again.resumed and again.epochs() == []
+    assert record(again)["status"] == "running" and len(make(again)["sessions"]) == 1
+    assert ask().reused
+
+
+def test_a_run_whose_record_is_gone_is_made_again(ask):
+    run = ask()
+    make(run)
+    (run.folder / "run.json").unlink()
+    again = ask()
+    assert not again.reused and not again.resumed and not (run.artefact / records.MANIFEST).exists()
+
+
+def test_a_run_without_an_artefact_needs_none(ask):
+    make(ask(artefact=None))
+    assert ask(artefact=None).reused
+
+
+# -- refused ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("end", ["finished", "failed", "killed"])
+def test_other_flags_under_the_same_name_are_refused_with_the_difference(ask, end):
+    run = ask(lr=0.02)
+    if end == "finished":
+        make(run)
+    elif end == "failed":
+        with pytest.raises(ValueError), run:
+            raise ValueError
+    else:
+        run._lock.close()
+    before = record(run)
+    message = refused(lambda: ask(seed=5))
+    assert RUN in message and "--overwrite" in message
+    assert "lr: 0.02 there, 0.01 asked" in message and "seed: 0 there, 5 asked" in message
+    assert "backwards" not in message
+    assert record(run) == before
+    # The lock is free again: the run can be asked for as it was.
+    assert ask(lr=0.02).reused == (end == "finished")
+
+
+@pytest.mark.parametrize("now, named", [
+    (changed("4567"), "data/imdb/word/ids"), ({**IDS, "subset": Input("subsets/few.txt", "89")}, "subsets/few.txt"),
+    ({}, "data/imdb/word/ids")])
+def test_a_changed_input_makes_the_run_stale_and_is_named(ask, now, named):
+    make(ask(inputs=IDS))
+    message = refused(lambda: ask(inputs=now))
+    assert "stale" in message and named in message and "--overwrite" in message
+    assert ("data/imdb/word/ids" in message) == (named == "data/imdb/word/ids")
+
+
+def test_another_runs_artefact_is_not_replaced_unasked(ask, tmp_path):
+    make(ask(results_dir=str(tmp_path / "first")))
+    assert "lr: 0.01 there, 0.02 asked" in refused(lambda: ask(results_dir=str(tmp_path / "second"), lr=0.02))
+    make(ask(results_dir=str(tmp_path / "second"), lr=0.02, overwrite=True))
+    # The first record is still there and finished, but what it made is not.
+    assert "lr: 0.02 there, 0.01 asked" in refused(lambda: ask(results_dir=str(tmp_path / "first")))
+    assert ask(results_dir=str(tmp_path / "second"), lr=0.02).reused
+
+
+def test_overwrite_replaces_a_run(ask):
+    run = ask(lr=0.02)
+    run.append_epoch({"epoch": 0})
+    (run.folder / "predictions.csv").write_text("old", encoding="utf-8")
+    (run.folder / "plots").mkdir()
+    run.say("the old one")
+    make(run)
+    again = ask(seed=5, overwrite=True)
+    assert not again.reused and not again.resumed and again.epochs() == []
+    assert {path.name for path in again.folder.iterdir()} == {".lock", "run.json"}
+    done = make(again)
+    assert done["config"] == {"seed": 5} and "overwrite" not in done["command"]
+    assert ask(seed=5).reused
+
+
+def test_overwrite_makes_an_equal_run_again(ask):
+    make(ask())
+    again = ask(overwrite=True)
+    assert not again.reused and not again.resumed and not (again.artefact / records.MANIFEST).exists()
+
+
+def test_overwrite_does_not_resume(ask):
+    run = ask()
+    with pytest.raises(Interrupted), run:
+        raise Interrupted(15)
+    assert not ask(overwrite=True).resumed
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_that_another_process_makes_is_left_alone(ask, tmp_path, overwrite):
+    folder = tmp_path / "results" / "runs" / RUN
+    folder.mkdir(parents=True)
+    ready, done = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with open(folder / ".lock", "w", encoding="ascii") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                os.write(ready[1], b"x")
+                os.read(done[0], 1)
+        finally:
+            os._exit(0)
+    try:
+        os.read(ready[0], 1)
+        message = refused(lambda: ask(overwrite=overwrite))
+        assert RUN in message and "another process" in message and not (folder / "run.json").exists()
+    finally:
+        os.write(done[1], b"x")
+        os.waitpid(child, 0)
+        for end in (*ready, *done):
+            os.close(end)
+    assert not ask(overwrite=overwrite).reused
+
+
+def test_the_lock_is_held_until_the_run_ends(ask):
+    run = ask()
+    assert "another process" in refused(ask)
+    make(run)
+    assert ask().reused
+
+
+# -- what a record holds ---------------------------------------------------------------------------------------------
+
+def test_records_hold_no_path_from_outside_the_project(ask, tmp_path):
+    source = tmp_path / "private" / "few.txt"
+    source.parent.mkdir()
+    source.write_text("1\n", encoding="utf-8")
+    run = ask(inputs={**IDS, "subset": records.subset_input(source)})
+    run.say(f"reading {source}")
+    with pytest.raises(FileNotFoundError), run:
+        (tmp_path / "private" / "missing.csv").read_text(encoding="utf-8")
+    assert record(run)["status"] == "failed" and "missing.csv" in record(run)["error"]
+    for path in run.folder.iterdir():
+        text = path.read_text(encoding="utf-8")
+        assert all(f"{outside}/" not in text for outside in (tmp_path, names.project_root(), Path.home()))
+    make(ask(inputs={**IDS, "subset": records.subset_input(source)}))
+    for path in (run.folder / "run.json", run.artefact / records.MANIFEST):
+        assert str(tmp_path) not in path.read_text(encoding="utf-8")
+
+
+def test_paths_of_the_project_are_relative_to_it(tmp_path):
+    root = names.project_root()
+    flags = {name: parameter.default for name, parameter in inspect.signature(train_clas).parameters.items()}
+    flags.update(dir_path=str(root / "data" / "trec6"), results_dir=str(tmp_path / "with space"))
+    run = open_run(train_clas, RUN, flags, IDS)
+    assert record(run)["flags"]["dir_path"] == "data/trec6"
+    assert record(run)["command"] == ("python imdb_scripts/train_clas.py --dir_path=data/trec6 "
+                                      "'--results_dir=with space'")
+
+
+@pytest.mark.parametrize("write", ["save", "finish"])
+def test_a_record_is_whole_at_every_moment(ask, monkeypatch, write):
+    run = ask()
+    moves = []
+    replace = os.replace
+
+    def watched(source, target):
+        # What is moved into place is whole already, and what it replaces still is.
+        json.loads(Path(source).read_text(encoding="utf-8"))
+        assert Path(source).parent == Path(target).parent
+        if Path(target).name == "run.json":
+            assert record(run)["status"] == "running"
+        moves.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", watched)
+    getattr(run, write)()
+    # A record that says "finished" has all its files: it comes last.
+    assert moves == (["run.json"] if write == "save" else [records.MANIFEST, "run.json"])
+
+
+def test_a_write_that_fails_leaves_the_record_as_it_was(ask, monkeypatch):
+    run = ask()
+    before = record(run)
+
+    def full(descriptor):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError):
+        run.finish()
+    assert record(run) == before
+    assert not [path for folder in (run.folder, run.artefact) for path in folder.iterdir() if "tmp" in path.name]
+
+
+def test_epochs_are_lines_and_can_be_set_back(ask):
+    run = ask()
+    assert run.epochs() == []
+    for epoch in range(3):
+        run.append_epoch({"epoch": epoch, "val_loss": 1 / (epoch + 1)})
+    run.write_epochs(run.epochs()[:2])
+    run.append_epoch({"epoch": 2, "val_loss": 7})
+    assert [row["epoch"] for row in run.epochs()] == [0, 1, 2] and run.epochs()[2]["val_loss"] == 7
+    assert len((run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_quiet_prints_the_result_alone_and_logs_everything(ask, capsys):
+    run = ask(quiet=True)
+    run.say("epoch 1")
+    run.say("error 5.00%", important=True)
+    assert capsys.readouterr().out == "error 5.00%\n"
+    log = (run.folder / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.split("  ", 1)[1] for line in log] == ["epoch 1", "error 5.00%"]
+
+
+# -- inputs ----------------------------------------------------------------------------------------------------------
+
+def test_a_file_is_known_by_its_bytes(tmp_path):
+    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
+    first.write_bytes(b"1,x\n")
+    second.write_bytes(b"1,x\n")
+    assert records.file_input(first).fingerprint == records.file_input(second).fingerprint
+    assert records.file_input(first).path == "a.csv" and records.file_input(first).run is None
+    second.write_bytes(b"1,y\n")
+    assert records.file_input(first).fingerprint != records.file_input(second).fingerprint
+
+
+def test_a_missing_input_names_what_makes_it(tmp_path):
+    assert "run first: python tok2id.py" in refused(lambda: records.artefact_input(tmp_path, "python tok2id.py"))
+    assert "one row number" in refused(lambda: records.subset_input(tmp_path / "few.txt"))
+    assert "run.json" in refused(lambda: records.read_run(tmp_path))
+
+
+def test_a_damaged_record_is_refused_in_one_line(ask):
+    run = ask()
+    make(run)
+    (run.folder / "run.json").write_text('{"id": "im', encoding="utf-8")
+    assert "run.json is not readable as JSON" in refused(ask)
+
+
+def test_sizes_come_from_the_weights_unless_typed_otherwise(tmp_path):
+    sizes = {"emb_sz": 400, "n_hid": 1152, "n_layers": 3}
+    stored = {"emb_sz": 100, "n_hid": 200, "n_layers": 3}
+    files.write_json(tmp_path / records.MANIFEST, {"sizes": stored})
+
+    def loaded(typed: set[str], **other) -> dict:
+        return records.loaded_sizes(tmp_path, "finetune_lm", {**sizes, **other}, typed)
+
+    assert loaded(set()) == stored == loaded({"emb_sz", "n_layers"}, emb_sz=100)
+    message = refused(lambda: loaded({"emb_sz"}))
+    assert "--emb_sz=400" in message and "emb_sz=100" in message
