@@ -69,7 +69,7 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
     if run.reused:
         return
     with run:
-        from ulmfit import language_model, machine, models, phases, weights
+        from ulmfit import language_model, machine, models, phases, training, weights
 
         device, _ = run.use_machine(cuda_id, threads)
         machine.set_seed(seed)
@@ -99,6 +99,7 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
             "kind": "language_model", "sizes": sizes, "backwards": backwards, "bpe": bpe,
             "vocab_size": ids["vocab_size"], "vocab_fingerprint": ids["vocab_fingerprint"]})
         run.finish({"best": best, "last": last}, **facts, vocabulary_match=counts, val_text_seen=joined)
+        training.discard_checkpoint(run.artefact)
         run.say(f"perplexity {last['perplexity']:.2f}{' (on seen text)' * joined}, accuracy {last['accuracy']:.4f}: "
                 f"{names.portable(run.folder)}", important=True)
 

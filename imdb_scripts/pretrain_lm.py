@@ -28,7 +28,7 @@ def pretrain_lm(dir_path=None, cuda_id=None, cl=1, bs=64, backwards=False, lr=3e
     if run.reused:
         return
     with run:
-        from ulmfit import language_model, machine, models, phases
+        from ulmfit import language_model, machine, models, phases, training
 
         device, _ = run.use_machine(cuda_id, threads)
         machine.set_seed(seed)
@@ -43,6 +43,7 @@ def pretrain_lm(dir_path=None, cuda_id=None, cl=1, bs=64, backwards=False, lr=3e
             "kind": "language_model", "sizes": sizes, "backwards": backwards, "bpe": False,
             "vocab_size": ids["vocab_size"], "vocab_fingerprint": ids["vocab_fingerprint"]})
         run.finish({"best": best, "last": last}, **facts)
+        training.discard_checkpoint(run.artefact)
         run.say(f"perplexity {last['perplexity']:.2f}, accuracy {last['accuracy']:.4f}: "
                 f"{names.portable(run.folder)}", important=True)
 

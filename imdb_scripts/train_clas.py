@@ -65,7 +65,7 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
     if run.reused:
         return
     with run:
-        from ulmfit import classifier, machine, models, weights
+        from ulmfit import classifier, machine, models, training, weights
 
         device, _ = run.use_machine(cuda_id, threads)
         machine.set_seed(seed)
@@ -87,6 +87,7 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
             run, model, plan, folder, facts, subset=folder.subset(train_file_id) if train_file_id else None,
             intermediate=folder.model(names.intermediate_name(name)), bs=bs, seed=seed, device=device)
         run.finish({"best": best, "last": final}, **facts, split="val", weights_sha256=digest)
+        training.discard_checkpoint(run.artefact)
         run.say(f"val error {final['error']:.2f}% (best epoch {best['error']:.2f}%): {names.portable(run.folder)}",
                 important=True)
 

@@ -184,7 +184,8 @@ def test_a_killed_run_is_resumed_and_its_time_counts(ask):
     run._began -= 100
     run.save()
     # The process is gone without a word: the record says "running", the lock is free.
-    run._lock.close()
+    for lock in run._locks:
+        lock.close()
     again = ask()
     assert again.resumed
     done = make(again)
@@ -257,7 +258,8 @@ def test_other_flags_under_the_same_name_are_refused_with_the_difference(ask, en
         with pytest.raises(ValueError), run:
             raise ValueError
     else:
-        run._lock.close()
+        for lock in run._locks:
+        lock.close()
     before = record(run)
     message = refused(lambda: ask(seed=5))
     assert RUN in message and "--overwrite" in message

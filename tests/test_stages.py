@@ -101,6 +101,13 @@ def read_predictions(world: World, run: str) -> predictions.Predictions:
     return predictions.read(world.results / "runs" / run / "predictions.csv")
 
 
+def loss_of_predictions(world: World, run: str) -> float:
+    found = read_predictions(world, run)
+    # Printed to six digits they sum to 1 only nearly, of which scikit-learn warns.
+    return sklearn.metrics.log_loss(found.labels, found.probabilities / found.probabilities.sum(1, keepdims=True),
+                                    labels=found.classes)
+
+
 # -- from csv to predictions -------------------------------------------------------------------------------------------
 
 def test_tokens_and_ids_keep_every_document(world):
@@ -203,9 +210,7 @@ def test_metrics_are_those_of_the_predictions(world, direction, split):
     metrics = record["metrics"]["last"]
     assert metrics["n"] == len(rows)
     assert metrics["error"] == pytest.approx(100 * (1 - sklearn.metrics.accuracy_score(found.labels, guesses)))
-    assert metrics["loss"] == pytest.approx(
-        -np.mean([math.log(p[found.classes.index(label)]) for label, p in zip(found.labels, found.probabilities)]),
-        abs=1e-4)
+    assert metrics["loss"] == pytest.approx(loss_of_predictions(world, run), rel=1e-4)
     assert metrics["macro_f1"] == pytest.approx(sklearn.metrics.f1_score(found.labels, guesses, average="macro"))
     assert record["confusion"] == sklearn.metrics.confusion_matrix(found.labels, guesses,
                                                                    labels=found.classes).tolist()
@@ -410,11 +415,6 @@ def test_frozen_groups_stay_and_trained_ones_move(world):
 
 # -- the best epoch, the intermediate classifier -----------------------------------------------------------------------
 
-def loss_of_predictions(world: World, run: str) -> float:
-    found = read_predictions(world, run)
-    return -np.mean(np.log(found.probabilities[np.arange(len(found.labels)), found.label_indices()]))
-
-
 def test_chain_thaw_reloads_the_best_at_every_step(world, monkeypatch):
     # Rates that do harm, so that there is something to undo.
     monkeypatch.setattr(phases, "CHAIN_THAW_OTHERS", 30.0)
@@ -437,12 +437,12 @@ def test_chain_thaw_reloads_the_best_at_every_step(world, monkeypatch):
 @pytest.mark.parametrize("early_stopping", [True, False])
 def test_early_stopping_ends_after_six_epochs_and_goes_back(world, early_stopping):
     few = world.subset("few", [0, 1, 2, 3])
-    run = world.train(f"stop-{early_stopping}", cl=20, startat=2, lr=0.3, use_regular_schedule=True,
+    run = world.train(f"stop-{early_stopping}", cl=30, startat=2, lr=0.3, use_regular_schedule=True,
                       use_discriminative=False, train_file_id=few, early_stopping=early_stopping)
     losses = [row["val_loss"] for row in flow.epochs(world.results, run)]
     best = losses.index(min(losses))
-    assert best < 14
-    assert len(losses) == (best + 7 if early_stopping else 20)
+    assert best < len(losses) - 1
+    assert len(losses) == (best + 7 if early_stopping else 30) and (len(losses) == 30) != early_stopping
     record = flow.record(world.results, run)
     assert record["metrics"]["best"]["val_loss"] == losses[best]
     kept = losses[best] if early_stopping else losses[-1]
@@ -452,10 +452,10 @@ def test_early_stopping_ends_after_six_epochs_and_goes_back(world, early_stoppin
 
 def test_language_model_early_stopping_goes_back(world):
     few = world.subset("few", [0, 1, 2, 3])
-    run = world.tune("stop", cl=20, lr=0.5, use_regular_schedule=True, train_file_id=few, early_stopping=True)
+    run = world.tune("stop", cl=30, lr=0.5, use_regular_schedule=True, train_file_id=few, early_stopping=True)
     losses = [row["val_loss"] for row in flow.epochs(world.results, run)]
     best = losses.index(min(losses))
-    assert len(losses) == best + 7 < 20
+    assert len(losses) == best + 7 < 30
     model = models.language_model(len(vocab.load_vocab(world.data / "word/ids")), **SIZES, dropmult=0)
     weights.load_whole(model, world.data / "models/lm--fwd--word--stop--few--s0/weights.safetensors")
     text = language_model.text(DataFolder(world.data), ("val",), False)

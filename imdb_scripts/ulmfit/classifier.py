@@ -55,7 +55,6 @@ def train(run: Run, model: models.TextClassifier, phases: list[Phase], folder: D
     digest = weights.save(model, run.artefact / weights.WEIGHTS, facts)
     with files.replacing(run.artefact / vocab.VOCAB) as temporary:
         shutil.copyfile(folder.ids() / vocab.VOCAB, temporary)
-    training.discard_checkpoint(run.artefact)
     return best, final, digest
 
 

@@ -86,5 +86,4 @@ def save(run: Run, model: nn.Module, ids: Path, facts: dict) -> dict:
     digest = weights.save(model, run.artefact / weights.WEIGHTS, facts)
     with files.replacing(run.artefact / vocab.VOCAB) as temporary:
         shutil.copyfile(ids / vocab.VOCAB, temporary)
-    training.discard_checkpoint(run.artefact)
     return {**facts, "weights_sha256": digest}

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable
+from typing import IO, Any, Callable
 
 from . import files, names
 from .errors import Interrupted, UserError
@@ -173,7 +173,7 @@ class Run:
     quiet: bool = False
     resumed: bool = False
     reused: bool = False
-    _lock: Any = None
+    _locks: list[IO] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
     _seconds_before: float = 0.0
 
@@ -213,8 +213,8 @@ class Run:
             if not interrupted and not isinstance(error, UserError):
                 self._log("".join(traceback.format_exception(kind, error, trace)).rstrip())
             self.save()
-        if self._lock is not None:
-            self._lock.close()
+        for lock in self._locks:
+            lock.close()
         return False
 
     def save(self) -> None:
@@ -280,14 +280,7 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     folder = names.run_folder(flags["results_dir"] or names.project_root() / "results", run_id)
     config = {**non_default(stage, result_flags(flags)), **(resolved or {})}
     mark = fingerprint(name, config, inputs)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = open(folder / ".lock", "w", encoding="ascii")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise UserError(f"{run_id} is being made by another process now; wait for it, or stop it first") from None
-
+    locks = [_locked(folder, run_id)]
     old = files.read_json(folder / "run.json") if (folder / "run.json").exists() else None
     beside = artefact / MANIFEST if artefact is not None else None
     made = files.read_json(beside) if beside is not None and beside.exists() else None
@@ -295,15 +288,18 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
 
     if not overwrite:
         if old is not None and old["fingerprint"] == mark and old["status"] == "finished" and complete:
-            run = Run(run_id, folder, old, artefact, quiet, reused=True, _lock=lock)
+            run = Run(run_id, folder, old, artefact, quiet, reused=True, _locks=locks)
             print(f"{run_id}: already done, reused ({names.shown(folder)})", flush=True)
             return run
         # The artefact may be another run's although the record is this one's: made with another --results_dir.
         for known, place in ((old, folder), (made, artefact)):
             if known is not None and known["fingerprint"] != mark:
-                lock.close()
+                locks[0].close()
                 raise UserError(_refusal(stage, run_id, place, known, config, inputs))
 
+    if artefact is not None:
+        # Another record of the same artefact, in another --results_dir, has another lock.
+        locks.append(_locked(artefact, run_id))
     if overwrite and old is not None:
         for leftover in folder.iterdir():
             if leftover.name != ".lock":
@@ -312,8 +308,9 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
         beside.unlink(missing_ok=True)
 
     resumed = old is not None and old["fingerprint"] == mark and old["status"] != "finished" and not overwrite
+    git = _git()
     session = {"started": _now(), "ended": None, "seconds": 0.0, "host": socket.gethostname(), "pid": os.getpid(),
-               "device": None, "threads": None}
+               "device": None, "threads": None, "git": git}
     record = {
         "schema": SCHEMA, "id": run_id, "stage": name, "stage_version": STAGE_VERSIONS[name], "dataset": dataset,
         "status": "running", "error": None, "fingerprint": mark,
@@ -324,10 +321,10 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
         "config": config,
         "inputs": {name: given.as_json() for name, given in inputs.items()},
         "parents": sorted({given.run for given in inputs.values() if given.run}),
-        "git": _git(), "versions": _versions(), "started": _now(), "wall_seconds": 0.0, "peak_memory_mb": 0.0,
+        "git": git, "versions": _versions(), "started": _now(), "wall_seconds": 0.0, "peak_memory_mb": 0.0,
         "sessions": [session], "metrics": {},
     }
-    run = Run(run_id, folder, record, artefact, quiet, resumed=resumed, _lock=lock)
+    run = Run(run_id, folder, record, artefact, quiet, resumed=resumed, _locks=locks)
     if resumed:
         record["started"] = old["started"]
         record["sessions"] = old["sessions"] + [session]
@@ -335,10 +332,23 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
         run._seconds_before = sum(earlier["seconds"] or 0.0 for earlier in old["sessions"])
     else:
         (folder / "metrics.jsonl").unlink(missing_ok=True)
-    if artefact is not None:
-        artefact.mkdir(parents=True, exist_ok=True)
     run.save()
     return run
+
+
+def _locked(folder: Path, run_id: str) -> IO:
+    """Locks a folder, made if need be, for as long as the file is open: a lock dies with its process.
+
+    Raises UserError when another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = open(folder / ".lock", "w", encoding="ascii")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise UserError(f"{run_id} is being made by another process now; wait for it, or stop it first") from None
+    return lock
 
 
 def _refusal(stage: Callable, run_id: str, place: Path, known: dict, config: dict, inputs: dict[str, Input]) -> str:

@@ -394,7 +394,7 @@ class Training:
 
 
 def discard_checkpoint(folder: Path) -> None:
-    """Removes from a model's folder what only a resume needs; called once the weights are safe."""
+    """Removes from a model's folder what only a resume needs; called once the record says that the run is finished."""
     for path in (folder / CHECKPOINT, *folder.glob("best.*.safetensors")):
         path.unlink(missing_ok=True)
 
