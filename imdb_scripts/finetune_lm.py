@@ -40,8 +40,10 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
     folder = DataFolder(dir_path or names.project_root() / "data" / "imdb")
     ids = vocab.check_current(folder)
     inputs = {"ids": records.artefact_input(folder.ids(), vocab.tok2id_command(folder))}
+    rows = None
     if train_file_id:
         inputs["subset"] = records.subset_input(folder.subset(train_file_id))
+        rows = vocab.read_subset(folder.subset(train_file_id), vocab.load_ids(folder.ids(), "train"))
     name = names.lm_name(backwards, bpe, lm_id, train_file_id, seed)
     artefact = folder.model(name)
 
@@ -86,14 +88,13 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
             run.write_epochs([last])
         else:
             splits = ("train", "unsup", "val", "test") if joined else ("train", "unsup")
-            subset = folder.subset(train_file_id) if train_file_id else None
             best, last = language_model.train(
                 run, model,
                 phases.language_model_phases(
                     epochs=cl, lr=lr, n_layers=sizes["n_layers"], pretraining=False, use_clr=use_clr,
                     use_regular_schedule=use_regular_schedule, use_discriminative=use_discriminative,
                     early_stopping=early_stopping),
-                language_model.text(folder, splits, backwards, subset), val_text,
+                language_model.text(folder, splits, backwards, rows), val_text,
                 bs=bs, bptt=bptt, seed=seed, device=device)
         facts = language_model.save(run, model, folder.ids(), {
             "kind": "language_model", "sizes": sizes, "backwards": backwards, "bpe": bpe,

@@ -41,7 +41,8 @@ def tok2id(dir_path=None, max_vocab=30000, min_freq=1, results_dir=None, overwri
         language_model_splits = [split for split in ("train", "unsup") if split in parent["splits"]]
         counts = vocabulary.count_words(folder.tokens() / f"{split}.txt" for split in language_model_splits)
         words = vocabulary.make_vocab(counts, max_vocab, min_freq)
-        run.say(f"{len(words):,} words of the {len(counts):,} in {' and '.join(language_model_splits)}")
+        run.say(f"vocabulary of {len(words):,}, the special tokens included, from the {len(counts):,} different tokens "
+                f"of {' and '.join(language_model_splits)}")
         del counts
         files.write_json(run.artefact / vocabulary.VOCAB, words)
         stoi, splits = vocabulary.ids_by_word(words), {}

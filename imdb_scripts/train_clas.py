@@ -36,8 +36,10 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
     folder = DataFolder(dir_path or names.project_root() / "data" / "imdb")
     ids = vocab.check_current(folder)
     inputs = {"ids": records.artefact_input(folder.ids(), vocab.tok2id_command(folder))}
+    rows = None
     if train_file_id:
         inputs["subset"] = records.subset_input(folder.subset(train_file_id))
+        rows = vocab.read_subset(folder.subset(train_file_id), vocab.load_ids(folder.ids(), "train"))
     name = names.clas_name(backwards, bpe, lm_id, clas_id, train_file_id, seed)
 
     source, sizes = None, {"emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers}
@@ -84,7 +86,7 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
             use_regular_schedule=use_regular_schedule, use_discriminative=use_discriminative, last=last,
             chain_thaw=chain_thaw, from_scratch=from_scratch, early_stopping=early_stopping)
         best, final, digest = classifier.train(
-            run, model, plan, folder, facts, subset=folder.subset(train_file_id) if train_file_id else None,
+            run, model, plan, folder, facts, rows=rows,
             intermediate=folder.model(names.intermediate_name(name)), bs=bs, seed=seed, device=device)
         run.finish({"best": best, "last": final}, **facts, split="val", weights_sha256=digest)
         training.discard_checkpoint(run.artefact)

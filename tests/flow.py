@@ -94,6 +94,11 @@ def call(name: str, **flags) -> None:
     getattr(importlib.import_module(name), name)(**flags)
 
 
+def files_of(folder: Path) -> list[str]:
+    """What lies in a model's folder, the file that only locks it left out."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+
+
 def record(results: Path, run: str) -> dict:
     return json.loads((results / "runs" / run / "run.json").read_text(encoding="utf-8"))
 

@@ -8,7 +8,7 @@ import torch
 
 from ulmfit import training
 from ulmfit.errors import UserError
-from ulmfit.language_model import read_subset
+from ulmfit.vocab import read_subset
 from ulmfit.loaders import ClassifierLoader, LMLoader, TextStream, bptt_lengths, sortish_batches
 from ulmfit.models import PAD_ID
 from ulmfit.vocab import Documents

@@ -259,7 +259,7 @@ def test_other_flags_under_the_same_name_are_refused_with_the_difference(ask, en
             raise ValueError
     else:
         for lock in run._locks:
-        lock.close()
+            lock.close()
     before = record(run)
     message = refused(lambda: ask(seed=5))
     assert RUN in message and "--overwrite" in message

@@ -59,7 +59,7 @@ class Corpus:
         run, model = self.names(stage, name, flags)
         record = flow.record(self.results, run)
         assert record["status"] == "finished" and record["error"] is None
-        assert sorted(path.name for path in model.iterdir()) == ["manifest.json", "vocab.json", "weights.safetensors"]
+        assert flow.files_of(model) == ["manifest.json", "vocab.json", "weights.safetensors"]
         left = {"weights": (model / "weights.safetensors").read_bytes(), "epochs": flow.epochs(self.results, run)}
         for file in ("steps.csv.gz", "predictions.csv"):
             path = self.results / "runs" / run / file
@@ -220,7 +220,7 @@ def test_sigusr1_writes_a_checkpoint_and_goes_on(corpus, monkeypatch):
     assert corpus.left("finetune_lm", "saved", {}) == corpus.left("finetune_lm", "unsaved", {})
 
 
-# -- real processes, real signals ---------------------------------------------------------------------------------------
+# -- real processes, real signals -------------------------------------------------------------------------------------
 
 class Process:
     """A stage in a process of its own, whose output is read line by line."""

@@ -11,7 +11,6 @@ from torch import nn
 
 from . import files, metrics, models, predictions, records, training, vocab, weights
 from .errors import UserError
-from .language_model import read_subset
 from .loaders import ClassifierLoader
 from .names import DataFolder
 from .phases import Phase
@@ -20,16 +19,16 @@ from .tokens import tokenize_texts
 
 
 def train(run: Run, model: models.TextClassifier, phases: list[Phase], folder: DataFolder, facts: dict, *,
-          subset: Path | None, intermediate: Path, bs: int, seed: int, device: torch.device) \
+          rows: np.ndarray | None, intermediate: Path, bs: int, seed: int, device: torch.device) \
         -> tuple[dict, dict, str]:
     """Trains the model in place, predicts val, saves both.
 
-    facts: what the weights file and the manifests say of the classifier. intermediate: folder that keeps the model
+    facts: what the weights file and the manifests say of the classifier. rows: those of the train split to learn from,
+    None for all. intermediate: folder that keeps the model
     after a phase that says `keep`. Returns the rows of the best epoch and of the weights that are kept, and the
     sha256 of the weights.
     """
     documents, val = vocab.load_ids(folder.ids(), "train"), vocab.load_ids(folder.ids(), "val")
-    rows = None if subset is None else read_subset(subset, documents)
     _check_trainable(documents, rows, facts["classes"], folder)
     bptt, backwards = facts["bptt"], facts["backwards"]
     # Batch normalisation in the head needs two documents.

@@ -11,7 +11,6 @@ from fastai.losses import CrossEntropyLossFlat
 from torch import nn
 
 from . import files, training, vocab, weights
-from .errors import UserError
 from .loaders import LMLoader, TextStream
 from .models import lm_groups
 from .names import DataFolder
@@ -20,33 +19,11 @@ from .records import Run
 from .sampled_softmax import SampledSoftmax, sample_in_training
 
 
-def read_subset(path: Path, documents: vocab.Documents) -> np.ndarray:
-    """Numbers, within the train split, of the documents that a subset file names: one row number of train.csv a line.
-
-    Raises UserError with the line for a number that is none, repeated, out of range or set aside for validation.
-    """
-    place = {document: number for number, document in enumerate(documents.document_ids)}
-    rows: dict[int, None] = {}
-    # A byte that is no UTF-8 makes its line one that is no number, and the error names it.
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        document = f"train:{line.strip()}"
-        if not line.strip().isdecimal() or document not in place:
-            raise UserError(f"{path}, line {number}: {line[:40]!r} is not a row of train.csv that training may use "
-                            f"(rows count from 0; those set aside for validation are left out)")
-        if place[document] in rows:
-            raise UserError(f"{path}, line {number}: row {line.strip()} stands there twice")
-        rows[place[document]] = None
-    if not rows:
-        raise UserError(f"{path} names no document")
-    return np.array(sorted(rows), dtype=np.int64)
-
-
-def text(folder: DataFolder, splits: Sequence[str], backwards: bool, subset: Path | None = None) -> TextStream:
-    """The text of those splits that the dataset has, or of a training subset alone."""
+def text(folder: DataFolder, splits: Sequence[str], backwards: bool, rows: np.ndarray | None = None) -> TextStream:
+    """The text of those splits that the dataset has, or of some rows of the train split alone."""
     ids = folder.ids()
-    if subset is not None:
-        train = vocab.load_ids(ids, "train")
-        return TextStream([(train, read_subset(subset, train))], backwards)
+    if rows is not None:
+        return TextStream([(vocab.load_ids(ids, "train"), rows)], backwards)
     return TextStream([(vocab.load_ids(ids, split), None) for split in splits if vocab.has_split(ids, split)],
                       backwards)
 

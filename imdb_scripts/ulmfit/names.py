@@ -83,7 +83,7 @@ def shown(path: Path | str) -> str:
 
 
 def command(stage: str, **flags: object) -> str:
-    """The command that calls a stage, for messages; flags that are empty, False or 0, as their defaults are, are left out."""
+    """The command that calls a stage, for messages; leaves out the flags whose value is empty, False or 0."""
     words = ["python", f"imdb_scripts/{stage}.py"]
     words += [f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items() if value]
     return shlex.join(words)

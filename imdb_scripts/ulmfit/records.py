@@ -297,6 +297,11 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
                 locks[0].close()
                 raise UserError(_refusal(stage, run_id, place, known, config, inputs))
 
+    if flags.get("cuda_id") not in (None, -1):
+        # Before anything is replaced: a GPU that is not there must not cost an earlier run.
+        from . import machine
+
+        machine.pick_device(flags["cuda_id"])
     if artefact is not None:
         # Another record of the same artefact, in another --results_dir, has another lock.
         locks.append(_locked(artefact, run_id))

@@ -144,6 +144,27 @@ def load_ids(folder: Path, split: str) -> Documents:
     return documents
 
 
+def read_subset(path: Path, documents: Documents) -> np.ndarray:
+    """Numbers, within the train split, of the documents that a subset file names: one row number of train.csv a line.
+
+    Raises UserError with the line for a number that is none, repeated, out of range or set aside for validation.
+    """
+    place = {document: number for number, document in enumerate(documents.document_ids)}
+    rows: dict[int, None] = {}
+    # A byte that is no UTF-8 makes its line one that is no number, and the error names it.
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        document = f"train:{line.strip()}"
+        if not line.strip().isdecimal() or document not in place:
+            raise UserError(f"{path}, line {number}: {line[:40]!r} is not a row of train.csv that training may use "
+                            f"(rows count from 0; those set aside for validation are left out)")
+        if place[document] in rows:
+            raise UserError(f"{path}, line {number}: row {line.strip()} stands there twice")
+        rows[place[document]] = None
+    if not rows:
+        raise UserError(f"{path} names no document")
+    return np.array(sorted(rows), dtype=np.int64)
+
+
 def write_ids(tokens_folder: Path, folder: Path, split: str, stoi: dict[str, int], classes: Sequence[str]) -> dict:
     """Numericalizes a split in a stream; memory is bounded by one document and the list of documents.
 
