@@ -572,8 +572,8 @@ def test_bad_lines_of_a_subset_are_refused(world, lines, message, request):
     for stage in (world.train, world.tune):
         with pytest.raises(UserError, match=rf"bad-.*\.txt.*{message}"):
             stage("bad", cl=1, train_file_id=name)
-    record = flow.record(world.results, f"imdb--train_clas--fwd--word--bad--{name}--s0")
-    assert record["status"] == "failed" and f"{name}.txt" in record["error"]
+    # Refused before anything is begun or, with --overwrite, replaced.
+    assert not list((world.results / "runs").glob(f"*--{name}--*"))
 
 
 # -- asked again, asked wrongly ----------------------------------------------------------------------------------------
