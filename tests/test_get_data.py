@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 from pathlib import Path
 
 import pytest
-from ulmfit import datasets, fetch
+from ulmfit import datasets, documents, fetch
 from ulmfit.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +49,8 @@ def refused(tmp_path, source, *arguments, name="mine", code=1):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} if folder.exists() else {}
+    """What lies below a folder, the files that only lock left out."""
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
 def rows_of(folder):
@@ -230,7 +231,7 @@ def test_columns_chosen_by_name_and_by_number(tmp_path):
     assert made["train"][0][0] in "01" and sorted(made["train"] + made["test"])[0] == ["0", "b0", "t0"]
     by_number = get(tmp_path, put(tmp_path / "bare.csv", rows), "--label_column=2", "--text_columns=3,1", name="bare")
     assert by_number == made
-    unlabelled = get(tmp_path, named, f"--label_column={datasets.NO_LABEL}", "--text_columns=message", name="none")
+    unlabelled = get(tmp_path, named, f"--label_column={documents.NO_LABEL}", "--text_columns=message", name="none")
     assert unlabelled == {"train": [[f"b{i}"] for i in range(10)]}
 
 
@@ -327,7 +328,36 @@ def test_sources_that_are_nothing_known(tmp_path):
     assert "several datasets (one, two)" in refused(tmp_path, tmp_path / "both")
     assert "no file or folder" in refused(tmp_path, tmp_path / "absent")
     done = run(tmp_path, "mine")
-    assert done.returncode == 2 and "--source" in done.stderr and "imdb, trec6, bbc, wiki" in done.stderr
+    assert done.returncode == 2 and "--source" in done.stderr and "imdb, imdb_sample, trec6, ag" in done.stderr
+
+
+# the public datasets, as fastai's archives have them
+
+AG = ('"3","Wall St. Bears (Reuters)","Reuters - Wall Street\'s\\band of ""ultra-cynics"", #36;5"\n'
+      '"4","Title, two","Sci"\n')
+YELP = '"1","Waited\\n\\nan hour; the \\""best\\"" pizza, they say"\n"2","Go"\n'
+
+
+@pytest.mark.parametrize("name, folder, csv_file, first", [
+    ("ag", "ag_news_csv", AG,
+     ["3", "Wall St. Bears (Reuters)", "Reuters - Wall Street's\\band of \"ultra-cynics\", #36;5"]),
+    ("dbpedia", "dbpedia_csv", '1,"E. D. Abbott Ltd"," Abbott of Farnham, a ""maker"""\n14,"B"," Book é"\n',
+     ["1", "E. D. Abbott Ltd", ' Abbott of Farnham, a "maker"']),
+    ("yelp_bi", "yelp_review_polarity_csv", YELP, ["1", 'Waited\\n\\nan hour; the \\"best\\" pizza, they say']),
+    ("yelp_full", "yelp_review_full_csv", YELP, ["1", 'Waited\\n\\nan hour; the \\"best\\" pizza, they say']),
+    ("wikitext2", "wikitext-2", '" \n = Title = \n \n Text with @-@ "" quotes "" , and <unk> . \n"\n" \n = B = \n"\n',
+     [' \n = Title = \n \n Text with @-@ " quotes " , and <unk> . \n']),
+])
+def test_csv_archives_keep_labels_and_texts_as_they_are(tmp_path, name, folder, csv_file, first):
+    with tarfile.open(tmp_path / "in.tgz", "w:gz") as package:
+        add_member(package, folder, b"", type=tarfile.DIRTYPE)
+        for file in ("classes.txt", "readme.txt"):
+            add_member(package, f"{folder}/{file}", b"World\nSports\n")
+        for split in ("train", "test"):
+            add_member(package, f"{folder}/{split}.csv", csv_file.encode())
+    made = get(tmp_path, tmp_path / "in.tgz", name=name)
+    assert sorted(made) == ["test", "train"] and made["train"] == made["test"]
+    assert made["train"][0] == first and len(made["train"]) == 2
 
 
 # addresses
@@ -374,7 +404,10 @@ def test_an_address_is_downloaded_once(tmp_path, serve):
     made = record(tmp_path)
     assert made["inputs"]["corpus.tgz"]["path"] == url and "secret" not in json.dumps(made)
     assert list(made["downloaded"]) == ["corpus.tgz"]
+    assert [path.name for path in (tmp_path / "data" / "downloads").rglob("corpus*")] == ["corpus.tgz"]
     (tmp_path / "corpus.tgz").unlink()
+    (tmp_path / "data" / "mine" / "train.csv").unlink()
+    (tmp_path / "data" / "mine" / "manifest.json").unlink()  # the corpus is made again, from the file that was kept
     assert get(tmp_path, f"{url}?key=secret") == {"train": [["1", "a"], ["2", "b"]]}
     assert "404" in refused(tmp_path, url, name="again")
 
@@ -382,7 +415,8 @@ def test_an_address_is_downloaded_once(tmp_path, serve):
 def test_a_download_that_breaks_off_is_an_error(tmp_path, serve):
     line = refused(tmp_path, serve(Short) + "/train.csv")
     assert "8 of 1000 bytes" in line
-    assert not list((tmp_path / "data" / "mine").iterdir())
+    assert not contents(tmp_path / "data" / "mine")
+    assert not list((tmp_path / "data" / "downloads").rglob("*.part"))  # the server could not go on from it
 
 
 def test_an_address_where_nobody_answers(tmp_path):
@@ -444,7 +478,7 @@ def test_the_users_own_csv_files_are_not_touched(tmp_path):
     own.with_name("val.csv").unlink()
     assert get(tmp_path, source, "--overwrite") == {"train": [["1", "a"], ["2", "b"]]}
     own.write_text("1,edited\n")
-    assert "not as get_data made it" in refused(tmp_path, source)
+    assert "is not as it was made" in refused(tmp_path, source)
 
 
 def test_quiet_prints_only_the_result(tmp_path):

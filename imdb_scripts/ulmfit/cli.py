@@ -24,7 +24,7 @@ from typing import Any, Callable, Iterator, NoReturn, Sequence
 
 from . import names
 from .errors import Interrupted, UsageError, UserError
-from .flags import DATA, FLAGS, Flag
+from .flags import DATA, FLAGS, Flag, flag_of
 
 HELP = ("--help", "-h")
 BOOLEANS = {"True": True, "False": False}
@@ -205,9 +205,10 @@ class ArgumentList:
             if parameter.kind is parameter.VAR_POSITIONAL:
                 self.variadic = name
                 continue
-            if name not in FLAGS:
+            flag = flag_of(stage.__name__, name)
+            if flag is None:
                 raise RuntimeError(f"{stage.__name__}'s parameter {name!r} is missing from flags.FLAGS")
-            self.flags[name] = FLAGS[name]
+            self.flags[name] = flag
             if parameter.kind is not parameter.KEYWORD_ONLY:
                 self.positional.append(name)
 
@@ -403,6 +404,9 @@ def convert(name: str, flag: Flag, value: str, default: Any) -> bool | int | flo
                 raise UsageError(f"{said}: a path is expected")
             return value
         case "text":
+            # Bytes that are no UTF-8 come from the system as surrogates, which no tokenizer takes.
+            if any("\ud800" <= character <= "\udfff" for character in value):
+                raise UsageError(f"--{name}: the text is not UTF-8")
             return value
     raise RuntimeError(f"flags.FLAGS[{name!r}] has the unknown kind {flag.kind!r}")
 

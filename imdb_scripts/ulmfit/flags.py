@@ -36,7 +36,8 @@ DATA, NAMES, MODEL, SCHEDULE, LAYERS, TRAINING, RUN = (
 FLAGS: dict[str, Flag] = {
     # data
     "dir_path": Flag("path", DATA, "folder of the dataset", result=False),
-    "name": Flag("id", DATA, "which dataset: imdb, trec6, bbc, wiki, or a name of your own with --source"),
+    "name": Flag("id", DATA, "which dataset: imdb, imdb_sample, trec6, ag, dbpedia, yelp_bi, yelp_full, bbc, "
+                             "wikitext2, wikitext103, wiki, wt103 (weights), or a name of your own with --source"),
     "source": Flag("path", DATA, "file, folder, archive or URL taken instead of the public address", result=False),
     "header": Flag("choice", DATA, "whether the first row of a source's csv holds the columns' names",
                    choices=("auto", "yes", "no")),
@@ -46,6 +47,10 @@ FLAGS: dict[str, Flag] = {
     "chunksize": Flag("int", DATA, "rows tokenized at a time; bounds the memory, not the result", low=1, result=False),
     "n_lbls": Flag("int", DATA, "columns before the text: 1 label, or 0 for a corpus without labels", low=0, high=1),
     "lang": Flag("id", DATA, "language of spaCy's tokenization rules"),
+    "dump": Flag("path", DATA, "a Wikipedia's dump, LANGwiki-DATE-pages-articles.xml.bz2", result=False),
+    "max_tokens": Flag("int", DATA, "words written at most, those of val among them; 0: all there are", low=0),
+    "val_articles": Flag("int", DATA, "articles set aside as val.csv; 0: none", low=0, high=100_000),
+    "min_words": Flag("int", DATA, "articles of fewer words are left out", low=1),
     "val_seed": Flag("int", DATA, "seed of the 10% of train set aside when there is no val.csv", low=0),
     "max_vocab": Flag("int", DATA, "most frequent words kept, the special tokens not counted", low=1),
     "min_freq": Flag("int", DATA, "a word is kept when its count is strictly greater than this", low=0),
@@ -53,20 +58,33 @@ FLAGS: dict[str, Flag] = {
     "backwards": Flag("bool", DATA, "read every document from its end to its beginning"),
     "bpe": Flag("bool", DATA, "subword tokens instead of words"),
     "split": Flag("choice", DATA, "split to predict", choices=("val", "test")),
+    "n": Flag("int", DATA, "training documents in the subset", low=1),
+    # looking and generating
+    "kind": Flag("choice", DATA, "what reads the batch: the classifier or the language model", choices=("clas", "lm")),
+    "tokens": Flag("bool", DATA, "print each document of the split as a JSON list of its tokens"),
+    "trunc_at": Flag("int", DATA, "tokens shown of a document or row; 0: all", low=0),
+    "n_words": Flag("int", DATA, "tokens added at most, among them punctuation and the markers of capitals", low=1),
+    "n_sentences": Flag("int", DATA, "how many times the text is gone on with, each a line", low=1),
+    "temperature": Flag("float", DATA, "below 1 likely words come more often, above 1 less", above=0),
+    "min_p": Flag("float", DATA, "words with a lower probability are not drawn", low=0, high=1),
     # names
     "lm_id": Flag("id", NAMES, "name of the fine-tuned language model", result=False),
     "clas_id": Flag("id", NAMES, "name of the classifier; without it, that of its language model", result=False),
     "pretrain_id": Flag("id", NAMES, "name of the pretrained language model", result=False),
-    "pretrain_path": Flag("path", NAMES, "data folder of the corpus the language model was pretrained on", result=False),
+    "pretrain_path": Flag("path", NAMES, "folder of the pretrained language model: data folder of the corpus it was "
+                                         "trained on, or where fastai's files lie", result=False),
     "train_file_id": Flag("id", NAMES, "named subset of the training split, from subsets/ID.txt", result=False),
     "lm_train_file_id": Flag("id", NAMES, "subset the language model was fine-tuned on; without it, all text",
                              result=False),
-    "start_lm_id": Flag("id", NAMES, "language model that --startat=1 goes on from; without it, --lm_id's", result=False),
+    "start_lm_id": Flag("id", NAMES, "language model that --startat=1 goes on from; without it, that of --lm_id",
+                        result=False),
     "start_clas_id": Flag("id", NAMES, "classifier whose intermediate state --startat=1 loads; without it, --clas_id's",
                           result=False),
     "lm_seed": Flag("int", NAMES, "seed the language model was fine-tuned with; without it, --seed", low=0,
                     result=False),
     "pretrain_seed": Flag("int", NAMES, "seed the language model was pretrained with", low=0, result=False),
+    "export_id": Flag("id", NAMES, "name of the exported files; without it, the language model's", result=False),
+    "to": Flag("path", DATA, "folder of the exported files; without it, export in the dataset's", result=False),
     # model
     "emb_sz": Flag("int", MODEL, "size of the word vectors; taken from loaded weights unless typed", low=1),
     "n_hid": Flag("int", MODEL, "size of the LSTM's hidden state; taken from loaded weights unless typed", low=1),
@@ -76,6 +94,8 @@ FLAGS: dict[str, Flag] = {
     "dropmult": Flag("float", MODEL, "factor on every dropout", low=0),
     "preload": Flag("bool", MODEL, "start from the pretrained language model, not from random weights"),
     "from_scratch": Flag("bool", MODEL, "random encoder, no language model, no gradual steps, constant rate"),
+    "model": Flag("choice", MODEL, "tf-idf with logistic regression, or NB-SVM", choices=("tfidf", "nbsvm")),
+    "ngrams": Flag("int", MODEL, "longest n-gram counted; without it, 2 for tfidf and 3 for nbsvm", low=1, high=9),
     # learning rates
     "lr": Flag("float", SCHEDULE, "highest learning rate, of the last layer group", above=0),
     "use_clr": Flag("bool", SCHEDULE, "slanted triangular rates (STLR); False: one cosine cycle over the epochs"),
@@ -113,6 +133,29 @@ FLAGS: dict[str, Flag] = {
     "column": Flag("text", DATA, "the csv's text column: a name when it has a header, else a number from 0",
                    result=False),
 }
+
+# Where a flag is another in one stage than in the rest.
+OF_STAGE: dict[str, dict[str, Flag]] = {
+    "sample_train": {
+        "train_file_id": Flag("id", NAMES, "name of the subset; without it N, or N-sSEED", result=False),
+        "seed": Flag("int", TRAINING, "seed of the draw", low=0, high=2**32 - 1)},
+    "train_baseline": {
+        "seed": Flag("int", TRAINING, "seed of the order in which documents are visited", low=0, high=2**32 - 1)},
+    "show_batch": {
+        "split": Flag("choice", DATA, "split to show", choices=("train", "val", "test", "unsup")),
+        "n": Flag("int", DATA, "documents or rows shown; without it 5, with --tokens all", low=1)},
+    "prepare_wiki": {
+        "lang": Flag("id", DATA, "language of the Wikipedia, as the dump names it: en, de, zh, simple")},
+    "generate": {
+        "text": Flag("text", DATA, "the text to go on with"),
+        "seed": Flag("int", TRAINING, "seed of the draws", low=0),
+        "lm_seed": Flag("int", NAMES, "seed the language model was fine-tuned with", low=0)},
+}
+
+
+def flag_of(stage: str, name: str) -> Flag | None:
+    """What a flag means to a stage; None when the register lacks it."""
+    return OF_STAGE.get(stage, {}).get(name) or FLAGS.get(name)
 
 
 def result_flags(values: dict) -> dict:

@@ -1,5 +1,6 @@
 """The one module in which names and paths are made.
 
+    data/downloads/                                          get_data: what it downloaded
     data/imdb/train.csv ...                                  the corpus
     data/imdb/word/tokens/{split}.txt  {split}.documents.csv  create_toks
     data/imdb/word/ids/{split}.ids.npy ... vocab.json         tok2id
@@ -101,6 +102,11 @@ class DataFolder:
         name = re.sub(r"[^A-Za-z0-9_.+=@,%-]+", "_", self.path.resolve().name)
         return re.sub(r"-{2,}", "-", name).lstrip("-.")[:60].rstrip("-.") or "data"
 
+    @property
+    def downloads(self) -> Path:
+        """Where get_data keeps what it downloaded, shared by the datasets beside this one."""
+        return self.path.resolve().parent / "downloads"
+
     def csv(self, split: str) -> Path:
         return self.path / f"{split}.csv"
 
@@ -116,14 +122,21 @@ class DataFolder:
     def model(self, name: str) -> Path:
         return self.path / "models" / name
 
+    def export(self) -> Path:
+        return self.path / "export"
+
+
+def _subset_field(train_file_id: str) -> str:
+    """What a name says of the training subset."""
+    if check_id(train_file_id, "train_file_id") == WHOLE_TRAIN:
+        raise UsageError(f"--train_file_id={WHOLE_TRAIN!r} is the name of the whole training split; leave the flag out")
+    return train_file_id or WHOLE_TRAIN
+
 
 def _fields(kind: str, backwards: bool, bpe: bool, model_id: str, train_file_id: str, seed: int) -> str:
-    for value, flag in ((model_id, "lm_id"), (train_file_id, "train_file_id")):
-        check_id(value, flag)
-    if train_file_id == WHOLE_TRAIN:
-        raise UsageError(f"--train_file_id={WHOLE_TRAIN!r} is the name of the whole training split; leave the flag out")
+    check_id(model_id, "lm_id")
     return SEPARATOR.join((kind, direction(backwards), unit(bpe), model_id or DEFAULT_ID,
-                           train_file_id or WHOLE_TRAIN, f"s{seed}"))
+                           _subset_field(train_file_id), f"s{seed}"))
 
 
 def lm_name(backwards: bool, bpe: bool, lm_id: str, train_file_id: str, seed: int) -> str:
@@ -143,6 +156,17 @@ def clas_name(backwards: bool, bpe: bool, lm_id: str, clas_id: str | None, train
     return _fields("clas", backwards, bpe, lm_id if clas_id is None else clas_id, train_file_id, seed)
 
 
+def baseline_name(model: str, ngrams: int, train_file_id: str, seed: int) -> str:
+    """A linear baseline; it has no direction, for n-grams are counted alike from either end."""
+    return SEPARATOR.join(("baseline", unit(False), f"{model}-{ngrams}grams", _subset_field(train_file_id),
+                           f"s{seed}"))
+
+
+def sample_name(n: int, seed: int, train_file_id: str) -> str:
+    """The `train_file_id` of a balanced subset: `100`, `100-s1` with another seed than 0, unless it is typed."""
+    return _subset_field(train_file_id or (str(n) if seed == 0 else f"{n}-s{seed}"))
+
+
 def intermediate_name(clas: str) -> str:
     """The classifier as it stood after the gradual steps, kept for `startat=1`."""
     return clas + SEPARATOR + "intermediate"
@@ -160,6 +184,31 @@ def run_id(dataset: str, stage: str, *fields: str) -> str:
 
 def run_folder(results_dir: Path | str, run: str) -> Path:
     return Path(results_dir) / "runs" / run
+
+
+def export_files(folder: Path, export_id: str, backwards: bool) -> tuple[Path, Path, Path]:
+    """The files of a language model in fastai's form: weights, vocabulary, encoder."""
+    name = f"{check_id(export_id, 'export_id')}-{direction(backwards)}"
+    return folder / f"{name}.pth", folder / f"{name}.pkl", folder / f"{name}_encoder.pth"
+
+
+def foreign_files(folder: Path, backwards: bool, pretrain_id: str) -> list[tuple[str, Path, tuple[Path, ...]]]:
+    """Where a pretrained language model of fastai would lie in a folder.
+
+    Returns (generation, weights, the places its vocabulary may have); an archive holds its vocabulary itself.
+    """
+    way, words = direction(backwards), f"itos_{check_id(pretrain_id, 'pretrain_id')}.pkl"
+    files = []
+    for place in (folder, folder / "models"):
+        files += [("fastai v1/v2 archive", place / f"{pretrain_id}-{way}.tgz", ()),
+                  ("fastai v1/v2 pair", place / f"{pretrain_id}-{way}.pth", (place / f"{pretrain_id}-{way}.pkl",)),
+                  ("fastai v1/v2 pair", place / f"lstm_{way}.pth", (place / words,)),
+                  # The 2018 scripts kept weights in models and vocabularies in tmp.
+                  ("fastai 0.7", place / f"{way}_{pretrain_id}.h5", (place / words, folder / "tmp" / words))]
+        if not backwards and pretrain_id not in ("fwd", "bwd"):
+            # v1 began with one model, which reads forward, and no direction in its name.
+            files.append(("fastai v1/v2 pair", place / f"lstm_{pretrain_id}.pth", (place / words,)))
+    return files
 
 
 def existing_dir(path: Path | str, flag: str, hint: str) -> Path:

@@ -40,8 +40,8 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 
 # Raised when a stage's results change for the same flags and inputs: its older runs then count as stale.
-STAGE_VERSIONS = {"get_data": 1, "create_toks": 1, "tok2id": 1, "pretrain_lm": 1, "finetune_lm": 1, "train_clas": 1,
-                  "eval_clas": 1, "ensemble": 1}
+STAGE_VERSIONS = {"get_data": 1, "prepare_wiki": 1, "create_toks": 1, "tok2id": 1, "pretrain_lm": 1, "finetune_lm": 1,
+                  "train_clas": 1, "eval_clas": 1, "ensemble": 1, "sample_train": 1, "train_baseline": 1}
 
 _PACKAGES = ("torch", "fastai", "spacy", "numpy", "pandas", "scikit-learn", "safetensors", "sentencepiece")
 
@@ -89,16 +89,20 @@ def subset_input(path: Path) -> Input:
     """A training subset's file. Raises UserError that says what it should hold."""
     if not path.exists():
         raise UserError(f"{path} is missing: --train_file_id names a file with one row number of train.csv (from 0) "
-                        f"a line")
+                        f"a line; sample_train.py makes balanced ones")
     return file_input(path)
 
 
 def loaded_sizes(folder: Path, made_by: str, sizes: dict[str, int], typed: set[str]) -> dict[str, int]:
     """The sizes of the weights in `folder`; raises UserError when one that was typed is another."""
-    found = read_manifest(folder, made_by)["sizes"]
+    return fitting_sizes(folder, read_manifest(folder, made_by)["sizes"], sizes, typed)
+
+
+def fitting_sizes(path: Path, found: dict[str, int], sizes: dict[str, int], typed: set[str]) -> dict[str, int]:
+    """`found`, the sizes of the weights in `path`; raises UserError when one that was typed is another."""
     for name, size in sizes.items():
         if name in typed and size != found[name]:
-            raise UserError(f"--{name}={size} does not fit {folder}, which has {name}={found[name]}; leave the flag "
+            raise UserError(f"--{name}={size} does not fit {path}, which has {name}={found[name]}; leave the flag "
                             f"out to take the sizes from the weights")
     return dict(found)
 
