@@ -69,7 +69,9 @@ def ensemble_id(members: list[Member]) -> str:
     for member in members:
         own = member.id.split(names.SEPARATOR)[2:]
         fields.append(own[:-1] if own[-1:] == [split] else own)
-    merged = ["+".join(dict.fromkeys(value for value in values if value)) for values in zip_longest(*fields)]
+    # From the right, as a baseline has no direction: its other fields then stand under those of the same kind.
+    merged = ["+".join(dict.fromkeys(value for value in values if value))
+              for values in zip_longest(*map(reversed, fields))][::-1]
     run_id = names.run_id(dataset, "ensemble", *merged, split, digest)
     # A folder's name may have 255 bytes.
     return run_id if len(run_id) <= 200 else names.run_id(dataset, "ensemble", f"{len(members)}runs", split, digest)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from analysis.ensemble import average, ensemble
+from analysis.ensemble import Member, average, ensemble, ensemble_id
 from ulmfit import metrics, predictions
 from ulmfit.errors import UserError
 from ulmfit.predictions import Predictions
@@ -228,3 +228,12 @@ def test_runs_of_an_empty_folder(tmp_path):
 def test_analysis_needs_no_torch():
     code = "import sys, analysis.__main__; sys.exit(bool({'torch', 'fastai', 'spacy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_id_of_an_average_with_a_baseline_puts_like_under_like():
+    def member(run):
+        return Member(run, Path(), {"dataset": "imdb", "split": "test"}, None)
+
+    run = ensemble_id([member("imdb--eval_clas--fwd--word--default--all--s0--test"),
+                       member("imdb--train_baseline--word--tfidf-2grams--all--s0--test")])
+    assert run.startswith("imdb--ensemble--fwd--word--default+tfidf-2grams--all--s0--test--")

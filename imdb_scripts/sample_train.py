@@ -1,0 +1,67 @@
+"""Draws a class-balanced subset of the training split, to train on few labels."""
+
+from collections import Counter
+from pathlib import Path
+
+from ulmfit import cli, files, names, records, subsets, vocab
+from ulmfit.errors import UserError
+from ulmfit.names import DataFolder
+
+
+def sample_train(dir_path=None, n=100, seed=0, train_file_id="", results_dir=None, overwrite=False, quiet=False):
+    """Draws n training documents, as many of each class; --train_file_id=ID of the other stages then trains on them.
+
+    Reads   dir_path/word/ids (tok2id): which rows of train.csv may be trained on, and their labels. The documents set
+            aside for validation are never drawn.
+    Writes  dir_path/subsets/ID.txt, a row number of train.csv (from 0) a line, and a run record with the rows of
+            each class. Without --train_file_id, ID is n, and n-sSEED for another seed than 0: `100`, `100-s1`.
+
+        python imdb_scripts/sample_train.py --dir_path=data/imdb --n=200 --seed=1
+
+    Subsets of one seed are nested: the first 100 lines of 200.txt are 100.txt. Where n is no multiple of the number of
+    classes, the first classes have one document more. The same labels and seed give the same rows, whatever the
+    tokens and the vocabulary. Expect a second.
+    """
+    flags = dict(locals())
+    train_file_id = names.sample_name(n, seed, train_file_id)
+    folder = DataFolder(dir_path or names.project_root() / "data" / "imdb")
+    ids = vocab.check_current(folder)
+    documents = vocab.load_ids(folder.ids(), "train")
+    rows = subsets.sample(documents, ids["classes"], n, seed)
+    text = "".join(f"{row}\n" for row in rows)
+    path = folder.subset(train_file_id)
+    results = results_dir or names.project_root() / "results"
+    run_id = names.run_id(folder.name, "sample_train", train_file_id)
+    # A run of this name is compared by its record, which can say what differs.
+    if not overwrite and not (names.run_folder(results, run_id) / "run.json").exists():
+        _check_free(path, text)
+    run = records.open_run(sample_train, run_id, flags,
+                           {"labels": subsets.labels_input(documents, ids["classes"], ids["run"])},
+                           dataset=folder.name)
+    with run:
+        if run.reused or run.resumed:
+            _check_free(path, text)
+            if run.reused and path.exists():
+                return
+        files.write_text(path, text)
+        if run.reused:
+            run.say(f"{names.shown(path)} was missing and is written again", important=True)
+            return
+        class_of = dict(zip(subsets.csv_rows(documents), documents.labels.tolist()))
+        counts = Counter(ids["classes"][class_of[row]] for row in rows)
+        run.finish(train_file_id=train_file_id, documents=n, classes=ids["classes"],
+                   rows_per_class={name: counts[name] for name in ids["classes"]}, sha256=files.sha256(path))
+        each = " or ".join(f"{count:,}" for count in sorted(set(counts.values())))
+        run.say(f"{names.shown(path)}: {n:,} of {len(documents):,} training documents, {each} of each of the "
+                f"{len(counts)} classes", important=True)
+
+
+def _check_free(path: Path, text: str) -> None:
+    """Raises UserError when the subset's file holds anything but `text`: it may be the user's own."""
+    if path.exists() and path.read_bytes() != text.encode():
+        raise UserError(f"{path} exists and holds other rows than these flags draw; give this subset a name of its own "
+                        f"by --train_file_id, or replace that one with --overwrite")
+
+
+if __name__ == "__main__":
+    cli.main(sample_train)
