@@ -2,7 +2,7 @@
 
 import shutil
 
-from ulmfit import cli, files, names, records, vocab
+from ulmfit import cli, files, foreign_weights, names, records, vocab
 from ulmfit.errors import UsageError
 from ulmfit.flags import not_yet
 from ulmfit.names import DataFolder
@@ -15,7 +15,8 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
                 start_lm_id=None, threads=None, results_dir=None, overwrite=False, quiet=False):
     """Trains a language model on the text of train (less val) and unsup, from a pretrained one.
 
-    Reads   dir_path/word/ids (create_toks, tok2id) and the model that pretrain_lm left in pretrain_path.
+    Reads   dir_path/word/ids (create_toks, tok2id) and the model that pretrain_lm left in pretrain_path, or else
+            fastai's files there: wt103-fwd.tgz; wt103-fwd.pth and .pkl; fwd_wt103.h5 and itos_wt103.pkl.
     Writes  dir_path/models/lm--.../weights.safetensors and a run record with perplexity and accuracy on val.
 
         python imdb_scripts/finetune_lm.py --dir_path=data/trec6 --pretrain_path=data/wiki --pretrain_id=wiki --cl=15
@@ -47,7 +48,7 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
     name = names.lm_name(backwards, bpe, lm_id, train_file_id, seed)
     artefact = folder.model(name)
 
-    source, sizes = None, {"emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers}
+    source, foreign, sizes = None, None, {"emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers}
     if startat:
         source = folder.model(names.lm_name(backwards, bpe, lm_id if start_lm_id is None else start_lm_id,
                                             train_file_id, seed))
@@ -62,8 +63,16 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
         source = corpus.model(names.pretrained_name(backwards, bpe, pretrain_id, pretrain_seed))
         made_by = names.command("pretrain_lm", dir_path=corpus.path, backwards=backwards, pretrain_id=pretrain_id,
                                 seed=pretrain_seed) + ", or start from random weights with --preload=False"
-        inputs["pretrained"] = records.artefact_input(source, made_by)
-    if source is not None:
+        # A model of our own comes first, even unfinished: weights from elsewhere must not slip in for it.
+        if not source.exists() and (found := foreign_weights.find(corpus.path, backwards, pretrain_id)):
+            source, foreign = found.weights, found.read()
+            inputs.update(found.inputs())
+        else:
+            made_by += f"; fastai's weights would be {foreign_weights.looked_for(corpus.path, backwards, pretrain_id)}"
+            inputs["pretrained"] = records.artefact_input(source, made_by)
+    if foreign is not None:
+        sizes = records.fitting_sizes(source, foreign.sizes, sizes, cli.typed_or_changed(finetune_lm, flags))
+    elif source is not None:
         sizes = records.loaded_sizes(source, made_by, sizes, cli.typed_or_changed(finetune_lm, flags))
 
     run = records.open_run(finetune_lm, names.run_id(folder.name, "finetune_lm", *name.split(names.SEPARATOR)[1:]),
@@ -76,11 +85,14 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
         device, _ = run.use_machine(cuda_id, threads)
         machine.set_seed(seed)
         model = models.language_model(ids["vocab_size"], **sizes, dropmult=dropmult)
-        counts = {}
+        counts, origin = {}, {} if foreign is None else {"pretrained_format": foreign.generation}
         if source is not None:
-            tensors, counts = weights.load_pretrained(source, vocab.load_vocab(folder.ids()))
+            words = vocab.load_vocab(folder.ids())
+            tensors, counts = weights.load_pretrained(source, words) if foreign is None else foreign.arranged(words)
             model.load_state_dict(tensors)
-            run.say(f"{counts['matched']:,} words of the vocabulary have pretrained vectors, "
+            tensors = foreign = None  # their embedding may be larger than the model
+            by_alias = f" ({counts['aliased']} special tokens by their old name)" if counts.get("aliased") else ""
+            run.say(f"{counts['matched']:,} words of the vocabulary have pretrained vectors{by_alias}, "
                     f"{counts['filled']:,} get the mean")
         val_text = language_model.text(folder, ("val",), backwards)
         if notrain:
@@ -99,7 +111,7 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
         facts = language_model.save(run, model, folder.ids(), {
             "kind": "language_model", "sizes": sizes, "backwards": backwards, "bpe": bpe,
             "vocab_size": ids["vocab_size"], "vocab_fingerprint": ids["vocab_fingerprint"]})
-        run.finish({"best": best, "last": last}, **facts, vocabulary_match=counts, val_text_seen=joined)
+        run.finish({"best": best, "last": last}, **facts, **origin, vocabulary_match=counts, val_text_seen=joined)
         training.discard_checkpoint(run.artefact)
         run.say(f"perplexity {last['perplexity']:.2f}{' (on seen text)' * joined}, accuracy {last['accuracy']:.4f}: "
                 f"{names.portable(run.folder)}", important=True)

@@ -1,9 +1,10 @@
-"""Weights as safetensors, with the sizes and the vocabulary they belong to; never pickles.
+"""Weights as safetensors, with the sizes and the vocabulary they belong to; pickles only where fastai is to read them.
 
 A model's folder holds `weights.safetensors`, `vocab.json` and `manifest.json`.
 """
 
 import json
+import pickle
 from pathlib import Path
 
 import torch
@@ -35,6 +36,18 @@ def save(model: nn.Module, path: Path, facts: dict) -> str:
     with files.replacing(path) as temporary:
         save_file(tensors, str(temporary), metadata={"ulmfit": json.dumps(facts)})
     return files.sha256(path)
+
+
+def export(model: nn.Module, vocab: list[str], weights_path: Path, vocab_path: Path, encoder_path: Path) -> None:
+    """Writes a language model as fastai's `load_pretrained` and `load_encoder` read it.
+
+    `load_pretrained` copies by position: the order is that of fastai's own model, which ours is.
+    """
+    with (files.replacing(weights_path) as whole, files.replacing(vocab_path) as words,
+          files.replacing(encoder_path) as encoder):
+        torch.save(model.state_dict(), whole)
+        words.write_bytes(pickle.dumps(vocab))
+        torch.save(model[0].state_dict(), encoder)
 
 
 def facts(path: Path) -> dict:
