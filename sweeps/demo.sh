@@ -8,8 +8,8 @@ set -euo pipefail
 
 DATA=data/bbc
 SIZES="--emb_sz=100 --n_hid=256 --n_layers=2"
-LM="--cl=5 --bs=32"
-CLAS="--cl=5 --bs=32"
+LM="--cl=2 --bs=32"
+CLAS="--cl=3 --bs=32"
 
 case "$*" in
     "") ;;
@@ -21,7 +21,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 plan() {
     echo "python imdb_scripts/get_data.py bbc --dir_path=$DATA"
     echo "python imdb_scripts/create_toks.py --dir_path=$DATA"
-    echo "python imdb_scripts/tok2id.py --dir_path=$DATA"
+    echo "python imdb_scripts/tok2id.py --dir_path=$DATA --max_vocab=10000"
     local direction
     for direction in "" " --backwards"; do
         echo "python imdb_scripts/finetune_lm.py --dir_path=$DATA --preload=False $LM $SIZES$direction"
