@@ -8,8 +8,8 @@ set -euo pipefail
 
 DATA=data/bbc
 SIZES="--emb_sz=100 --n_hid=256 --n_layers=2"
-LM="--cl=2 --bs=32"
-CLAS="--cl=3 --bs=32"
+LM="--cl=1 --bs=16"
+CLAS="--cl=5 --bs=16"
 
 case "$*" in
     "") ;;
