@@ -20,11 +20,11 @@ def eval_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, backwa
     flags = dict(locals())
     not_yet(bpe=bpe)
     folder = DataFolder(dir_path or names.project_root() / "data" / "imdb")
-    ids = vocab.check_current(folder)
-    name = names.clas_name(backwards, bpe, lm_id, clas_id, train_file_id, seed)
-    source = folder.model(name)
     made_by = names.command("train_clas", dir_path=folder.path, lm_id=lm_id, clas_id=clas_id, backwards=backwards,
                             train_file_id=train_file_id, seed=seed)
+    ids = vocab.check_current(folder, then=(made_by,))
+    name = names.clas_name(backwards, bpe, lm_id, clas_id, train_file_id, seed)
+    source = folder.model(name)
     classifier_facts = records.read_manifest(source, made_by)
     inputs = {"classifier": records.artefact_input(source, made_by),
               "ids": records.artefact_input(folder.ids(), vocab.tok2id_command(folder))}

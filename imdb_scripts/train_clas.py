@@ -34,7 +34,9 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
     if max_len < bptt:
         raise UsageError(f"--max_len={max_len} is less than one chunk of --bptt={bptt} tokens")
     folder = DataFolder(dir_path or names.project_root() / "data" / "imdb")
-    ids = vocab.check_current(folder)
+    tune = names.command("finetune_lm", dir_path=folder.path, lm_id=lm_id, backwards=backwards,
+                         train_file_id=lm_train_file_id, seed=seed if lm_seed is None else lm_seed)
+    ids = vocab.check_current(folder, then=() if from_scratch else (tune,))
     inputs = {"ids": records.artefact_input(folder.ids(), vocab.tok2id_command(folder))}
     rows = None
     if train_file_id:
@@ -54,9 +56,7 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
     elif not from_scratch:
         source = folder.model(names.lm_name(backwards, bpe, lm_id, lm_train_file_id,
                                             seed if lm_seed is None else lm_seed))
-        made_by = names.command("finetune_lm", dir_path=folder.path, lm_id=lm_id, backwards=backwards,
-                                train_file_id=lm_train_file_id, seed=seed if lm_seed is None else lm_seed
-                                ) + ", or train without a language model: --from_scratch"
+        made_by = f"{tune}, or train without a language model: --from_scratch"
         inputs["language_model"] = records.artefact_input(source, made_by)
     if source is not None:
         sizes = records.loaded_sizes(source, made_by, sizes, cli.typed_or_changed(train_clas, flags))

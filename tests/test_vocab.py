@@ -192,3 +192,16 @@ def test_what_changed_since_is_named(folder):
     manifest_file.write_text(json.dumps({**manifest, "fingerprint": "0" * 16}))
     with pytest.raises(UserError, match="changed since tok2id; run tok2id.py --overwrite"):
         vocab.check_current(data)
+
+
+def test_every_command_that_is_missing_is_named(tmp_path):
+    folder = DataFolder(tmp_path / "imdb")
+    with pytest.raises(UserError) as caught:
+        vocab.check_current(folder, then=("python imdb_scripts/finetune_lm.py",))
+    commands = str(caught.value).partition("run first: ")[2].split("; ")
+    assert [words.split()[1] for words in commands] == [
+        f"imdb_scripts/{stage}.py" for stage in ("get_data", "create_toks", "tok2id", "finetune_lm")]
+    folder.path.mkdir()
+    folder.csv("train").write_text("0,a\n")
+    with pytest.raises(UserError, match="run first: python imdb_scripts/create_toks.py"):
+        vocab.check_current(folder)

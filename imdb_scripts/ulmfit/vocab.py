@@ -22,7 +22,7 @@ import numpy as np
 
 from . import files, records
 from .errors import UserError
-from .names import SPLITS, DataFolder
+from .names import SPLITS, DataFolder, command
 from .tokens import PAD, SPECIAL_TOKENS, UNK, read_tokens
 
 UNK_ID, PAD_ID = SPECIAL_TOKENS.index(UNK), SPECIAL_TOKENS.index(PAD)
@@ -251,11 +251,21 @@ def check_sources(folder: DataFolder, sources: dict[str, dict]) -> None:
             raise UserError(f"{path} changed since create_toks; {again}")
 
 
-def check_current(folder: DataFolder) -> dict:
+def check_current(folder: DataFolder, then: Sequence[str] = ()) -> dict:
     """The manifest of the ids, after making sure that they are those of the tokens and csv files that are there.
 
-    Raises UserError when the ids are missing or unfinished, or when tokens or a csv file changed since.
+    then: commands that the caller needs after tok2id, for the message.
+
+    Raises UserError when the ids are missing or unfinished (it names every command that is missing), or when tokens or
+    a csv file changed since.
     """
+    if not (folder.ids() / records.MANIFEST).exists():
+        missing = [tok2id_command(folder), *then]
+        if not (folder.tokens() / records.MANIFEST).exists():
+            missing.insert(0, create_toks_command(folder))
+            if not folder.csv("train").exists():
+                missing.insert(0, command("get_data", name=folder.name, dir_path=folder.path))
+        raise UserError(f"{folder.ids()} is missing or unfinished; run first: {'; '.join(missing)}")
     manifest = records.read_manifest(folder.ids(), tok2id_command(folder))
     check_sources(folder, manifest["sources"])
     if folder.tokens().exists():
