@@ -1,6 +1,5 @@
 """The linear baselines: formulas by brute force, pipelines beside scikit-learn's own, the stage on files."""
 
-import json
 import math
 import random
 from pathlib import Path

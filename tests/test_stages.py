@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 import flow
 from flow import CLASSES, MARK, ROOT, SCRIPTS, SIZES, SMALL
-from ulmfit import classifier, language_model, models, phases, predictions, training, vocab, weights
+from ulmfit import classifier, language_model, models, phases, predictions, vocab, weights
 from ulmfit.errors import UsageError, UserError
 from ulmfit.names import DataFolder
 

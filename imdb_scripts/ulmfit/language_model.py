@@ -53,8 +53,7 @@ def evaluate(model: nn.Module, val_text: TextStream, *, bs: int, bptt: int, devi
     learn = training.Learner(training.DataLoaders(loader, loader, device=device), model.to(device),
                              loss_func=CrossEntropyLossFlat(), default_cbs=False,
                              cbs=[training.TrainEvalCallback(), training.ModelResetter(), RNNCallback(), validation])
-    learn.n_epoch = 1
-    learn._do_epoch_validate()
+    learn.validate()
     return {"epoch": 0, "steps": 0, **validation.values()}
 
 

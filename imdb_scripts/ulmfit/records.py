@@ -23,7 +23,6 @@ import shlex
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import traceback
 from dataclasses import dataclass, field
