@@ -1,14 +1,15 @@
 #!/usr/bin/env python
-"""Tokenizes a dataset: `{split}.csv` to `word/tokens/{split}.txt`."""
+"""Tokenizes a dataset: `{split}.csv` to `word/tokens/{split}.txt`, or to subwords in `bpe/tokens/`."""
 
 import csv
+import shutil
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
 from ulmfit import cli, files, names, records
-from ulmfit.errors import UserError
+from ulmfit.errors import UsageError, UserError
 
 SECONDS_BETWEEN_LINES = 5
 
@@ -22,8 +23,8 @@ class Survey(NamedTuple):
     documents: int
 
 
-def create_toks(dir_path=None, chunksize=24000, n_lbls=1, lang="en", val_seed=0, workers=None, results_dir=None,
-                overwrite=False, quiet=False):
+def create_toks(dir_path=None, chunksize=24000, n_lbls=1, lang="en", val_seed=0, bpe=False, sp_type="unigram",
+                sp_vocab=30000, sp_model=None, workers=None, results_dir=None, overwrite=False, quiet=False):
     """Tokenizes train.csv, and test.csv, val.csv and unsup.csv where they exist, as fastai's default pipeline does.
 
     Reads DIR/{split}.csv: UTF-8, no header, a label and one or more text columns; with --n_lbls=0, and in unsup.csv,
@@ -33,32 +34,51 @@ def create_toks(dir_path=None, chunksize=24000, n_lbls=1, lang="en", val_seed=0,
     carriage return in a token is written with a backslash), and {split}.documents.csv with each document's id, label,
     number of tokens and a hash of its text. tok2id.py comes next.
 
+    --bpe cuts into subwords instead, in DIR/bpe/tokens/, by a sentencepiece model (spm.model there) trained on the text
+    of train (less val) and unsup, or by --sp_model: what a pretrained subword language model was trained with must be
+    used again, and --sp_model=data/wiki takes it from the folder of its corpus.
+
     Example: python create_toks.py --dir_path=data/imdb
+             python create_toks.py --dir_path=data/imdb --bpe --sp_model=data/wiki
 
     Expect a minute or less for IMDb's 100,000 reviews on 2 cores, and less than 1 GB of memory in each process.
     """
+    flags = dict(locals())
     from ulmfit import tokens, vocab
 
-    tokens.check_lang(lang)
+    _check_flags(flags)
+    if not bpe:
+        tokens.check_lang(lang)
     folder = names.DataFolder(names.existing_dir(dir_path or names.project_root() / "data" / "imdb", "dir_path",
                                                  "make it with get_data.py, or put train.csv into it"))
+    flags["dir_path"] = str(folder.path)
     paths = {split: folder.csv(split) for split in names.SPLITS if folder.csv(split).exists()}
     if "train" not in paths:
         raise UserError(f"{folder.path} holds no train.csv; make it with get_data.py, or put it there")
-    flags = {"dir_path": str(folder.path), "chunksize": chunksize, "n_lbls": n_lbls, "lang": lang,
-             "val_seed": val_seed, "workers": workers, "results_dir": results_dir, "overwrite": overwrite,
-             "quiet": quiet}
     inputs, sources = vocab.source_inputs(paths)
-    run = records.open_run(create_toks, names.run_id(folder.name, "create_toks", names.unit(False)), flags, inputs,
-                           artefact=folder.tokens(), dataset=folder.name)
+    if sp_model is not None:
+        from ulmfit import subwords
+
+        sp_model = subwords.find_model(sp_model)
+        subwords.load(sp_model)
+        inputs["sp_model"] = records.file_input(sp_model)
+    run = records.open_run(create_toks, names.run_id(folder.name, "create_toks", names.unit(bpe)), flags, inputs,
+                           artefact=folder.tokens(bpe), dataset=folder.name)
     if run.reused:
         return
     with run:
         began = time.monotonic()
         n_lbls_of = {split: 0 if split == "unsup" else n_lbls for split in paths}
         survey = _survey(paths, n_lbls_of, chunksize, val_seed)
+        for pattern in ("*.txt", "*.documents.csv", ".*.tmp"):
+            for leftover in run.artefact.glob(pattern):
+                leftover.unlink()
+        own_model, facts = None, {}
+        if bpe:
+            own_model, facts = _sentencepiece(run, sp_model, _batches(paths, n_lbls_of, chunksize, survey), survey,
+                                              sp_type=sp_type, sp_vocab=sp_vocab, lang=lang, workers=workers)
         batches = _batches(paths, n_lbls_of, chunksize, survey)
-        written, duplicates = _write(run, batches, survey, lang, workers)
+        written, duplicates = _write(run, tokens.tokenize(batches, lang, workers, own_model), survey)
         seconds = time.monotonic() - began
         documents, total = (sum(split[count] for split in written.values()) for count in ("documents", "tokens"))
         for pair, count in duplicates.items():
@@ -67,10 +87,48 @@ def create_toks(dir_path=None, chunksize=24000, n_lbls=1, lang="en", val_seed=0,
                 run.say(f"{count:,} texts of {later} are also in {earlier}", important=True)
         run.say(f"{documents:,} documents, {total:,} tokens in {seconds:.1f} s: "
                 f"{documents / seconds:,.0f} documents/s, {total / seconds:,.0f} tokens/s; "
-                f"largest process {records.peak_memory_mb():,.0f} MB; {names.portable(folder.tokens())}")
+                f"largest process {records.peak_memory_mb():,.0f} MB; {names.portable(run.artefact)}")
         run.finish({"documents_per_second": round(documents / seconds, 1), "tokens_per_second": round(total / seconds)},
                    classes=survey.classes, lang=lang, text_columns=survey.n_texts, splits=written,
-                   duplicates=duplicates, sources=sources)
+                   duplicates=duplicates, sources=sources, **facts)
+
+
+def _check_flags(flags: dict) -> None:
+    """Raises UsageError for flags of subwords that contradict the others."""
+    typed = cli.typed_or_changed(create_toks, flags)
+    if not flags["bpe"] and (unread := sorted(typed & {"sp_type", "sp_vocab", "sp_model"})):
+        raise UsageError(f"--{unread[0]} is of subwords; add --bpe or leave it out")
+    if flags["sp_model"] is not None and (unread := sorted(typed & {"sp_type", "sp_vocab"})):
+        raise UsageError(f"--sp_model is a trained model, --{unread[0]} is of one to be trained; leave one of the two "
+                         f"out")
+
+
+def _sentencepiece(run: records.Run, given: Path | None, batches: Iterator[tuple], survey: Survey, *, sp_type: str,
+                   sp_vocab: int, lang: str, workers: int | None) -> tuple[Path, dict]:
+    """Puts a sentencepiece model into the run's folder, the given one or one trained on train and unsup.
+
+    Returns its path and what the manifest says of it.
+    """
+    from ulmfit import subwords, tokens
+
+    path = run.artefact / names.SENTENCEPIECE
+    with files.replacing(path) as temporary:
+        if given is not None:
+            shutil.copyfile(given, temporary)
+        else:
+            held_out = {("train", row) for row in survey.held_out}
+            read = ((None, [fields for row, fields in enumerate(texts, first) if (split, row) not in held_out])
+                    for (split, first, _, _), texts in batches if split in ("train", "unsup"))
+            counts = subwords.total_counts(part for _, part in tokens.in_processes(read, subwords.count_words, workers))
+            run.say(f"training sentencepiece ({sp_type}) on {sum(counts.values()):,} words of train and unsup, "
+                    f"{len(counts):,} of them different")
+            temporary.write_bytes(subwords.train(counts, sp_type=sp_type, sp_vocab=sp_vocab, lang=lang))
+    size = subwords.load(path).get_piece_size()
+    if given is not None:
+        run.say(f"{size:,} pieces of {names.portable(given)}")
+    elif size < sp_vocab:
+        run.say(f"this text is too small for --sp_vocab={sp_vocab:,}: {size:,} pieces", important=True)
+    return path, {"bpe": True, "sp_vocab_realised": size, "sp_model_sha256": files.sha256(path)}
 
 
 def _survey(paths: dict[str, Path], n_lbls_of: dict[str, int], chunksize: int, val_seed: int) -> Survey:
@@ -107,16 +165,14 @@ def _batches(paths: dict[str, Path], n_lbls_of: dict[str, int], chunksize: int, 
                 yield (split, int(part.index[0]), labels, texts), texts
 
 
-def _write(run: records.Run, batches: Iterator[tuple], survey: Survey, lang: str,
-           workers: int | None) -> tuple[dict[str, dict], dict[str, int]]:
-    """Tokenizes and writes. Returns {split: {"documents", "tokens"}} and {"test in train": documents whose text is}."""
+def _write(run: records.Run, tokenized: Iterator[tuple], survey: Survey) -> tuple[dict[str, dict], dict[str, int]]:
+    """Writes what `tokenize` makes of `_batches`.
+
+    Returns {split: {"documents", "tokens"}} and {"test in train": documents whose text is}.
+    """
     from ulmfit.corpus import text_hash
-    from ulmfit.tokens import tokenize
     from ulmfit.vocab import DOCUMENT_COLUMNS, DocumentRow
 
-    for pattern in ("*.txt", "*.documents.csv", ".*.tmp"):
-        for leftover in run.artefact.glob(pattern):
-            leftover.unlink()
     written: dict[str, dict] = {}
     hashes: dict[str, list[str]] = {}
     began = said = time.monotonic()
@@ -132,7 +188,7 @@ def _write(run: records.Run, batches: Iterator[tuple], survey: Survey, lang: str
             written[split], hashes[split] = {"documents": 0, "tokens": 0}, []
             return stack.enter_context(open(text, "w", encoding="utf-8", newline="\n")), rows
 
-        for (source, first_row, labels, texts), lines in tokenize(batches, lang, workers):
+        for (source, first_row, labels, texts), lines in tokenized:
             for row, (label, fields, (line, length)) in enumerate(zip(labels, texts, lines), first_row):
                 split = "val" if source == "train" and row in survey.held_out else source
                 if split not in outputs:

@@ -1,7 +1,6 @@
 """Predicts a split with a trained classifier."""
 
 from ulmfit import cli, names, records, vocab
-from ulmfit.flags import not_yet
 from ulmfit.names import DataFolder
 
 
@@ -9,7 +8,7 @@ def eval_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, backwa
               train_file_id="", seed=0, threads=None, results_dir=None, overwrite=False, quiet=False):
     """Evaluates a classifier on val, or on test when one asks for it.
 
-    Reads   dir_path/models/clas--.../ (train_clas) and dir_path/word/ids.
+    Reads   dir_path/models/clas--.../ (train_clas) and dir_path/word/ids (bpe/ids with --bpe).
     Writes  a run record: error, loss, macro-F1, the confusion matrix, and predictions.csv with the class
             probabilities of every document in the split's own order.
 
@@ -18,16 +17,15 @@ def eval_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, backwa
     The sizes, bptt and max_len are those that the classifier was trained with.
     """
     flags = dict(locals())
-    not_yet(bpe=bpe)
     folder = DataFolder(dir_path or names.project_root() / "data" / "imdb")
     made_by = names.command("train_clas", dir_path=folder.path, lm_id=lm_id, clas_id=clas_id, backwards=backwards,
-                            train_file_id=train_file_id, seed=seed)
-    ids = vocab.check_current(folder, then=(made_by,))
+                            bpe=bpe, train_file_id=train_file_id, seed=seed)
+    ids = vocab.check_current(folder, bpe, then=(made_by,))
     name = names.clas_name(backwards, bpe, lm_id, clas_id, train_file_id, seed)
     source = folder.model(name)
     classifier_facts = records.read_manifest(source, made_by)
     inputs = {"classifier": records.artefact_input(source, made_by),
-              "ids": records.artefact_input(folder.ids(), vocab.tok2id_command(folder))}
+              "ids": records.artefact_input(folder.ids(bpe), vocab.tok2id_command(folder, bpe))}
     run_id = names.run_id(folder.name, "eval_clas", *name.split(names.SEPARATOR)[1:], split)
     run = records.open_run(eval_clas, run_id, flags, inputs, dataset=folder.name)
     if run.reused:

@@ -1,10 +1,10 @@
 """Writes a language model in the form that fastai itself loads."""
 
+import shutil
 from pathlib import Path
 
-from ulmfit import cli, names, records
+from ulmfit import cli, files, names, records
 from ulmfit.errors import UsageError, UserError
-from ulmfit.flags import not_yet
 from ulmfit.names import DataFolder
 
 
@@ -13,7 +13,8 @@ def export(dir_path=None, to=None, lm_id="", backwards=False, bpe=False, train_f
     """Writes a fine-tuned language model as fastai v2's pair of weights and vocabulary, and its encoder alone.
 
     Reads   dir_path/models/lm--.../ (finetune_lm); with --pretrain_id, dir_path/models/pretrained--.../ (pretrain_lm).
-    Writes  to/ID-fwd.pth, to/ID-fwd.pkl and to/ID-fwd_encoder.pth (bwd with --backwards).
+    Writes  to/ID-fwd.pth, to/ID-fwd.pkl and to/ID-fwd_encoder.pth (bwd with --backwards); with --bpe to/ID-fwd-bpe.pth
+            and so on, and the sentencepiece model to/ID-fwd-bpe.model.
 
         python imdb_scripts/export.py --dir_path=data/imdb --lm_id=small --to=exported
 
@@ -21,7 +22,6 @@ def export(dir_path=None, to=None, lm_id="", backwards=False, bpe=False, train_f
     look for them in the learner's models folder; the sizes, which fastai must be told, are printed. finetune_lm takes
     them by --pretrain_path=exported --pretrain_id=ID. Files that are there are replaced with --overwrite alone.
     """
-    not_yet(bpe=bpe)
     if pretrain_id is not None and (lm_id or train_file_id):
         raise UsageError("--pretrain_id exports a pretrained language model, --lm_id and --train_file_id name a "
                          "fine-tuned one; choose one")
@@ -29,14 +29,14 @@ def export(dir_path=None, to=None, lm_id="", backwards=False, bpe=False, train_f
     if pretrain_id is None:
         source = folder.model(names.lm_name(backwards, bpe, lm_id, train_file_id, seed))
         made_by = names.command("finetune_lm", dir_path=folder.path, lm_id=lm_id, backwards=backwards,
-                                train_file_id=train_file_id, seed=seed)
+                                bpe=bpe, train_file_id=train_file_id, seed=seed)
     else:
         source = folder.model(names.pretrained_name(backwards, bpe, pretrain_id or folder.name, seed))
         made_by = names.command("pretrain_lm", dir_path=folder.path, pretrain_id=pretrain_id, backwards=backwards,
-                                seed=seed)
+                                bpe=bpe, seed=seed)
     made = records.read_manifest(source, made_by)
     name = export_id or (lm_id if pretrain_id is None else pretrain_id or folder.name) or names.DEFAULT_ID
-    paths = names.export_files(Path(to) if to else folder.export(), name, backwards)
+    paths = names.export_files(Path(to) if to else folder.export(), name, backwards, bpe)
     there = [str(path) for path in paths if path.exists()]
     if there and not overwrite:
         raise UserError(f"{', '.join(there)} exists; choose another --to or --export_id, or replace with --overwrite")
@@ -45,7 +45,10 @@ def export(dir_path=None, to=None, lm_id="", backwards=False, bpe=False, train_f
 
     model = models.language_model(made["vocab_size"], **made["sizes"], dropmult=1.0)
     weights.load_whole(model, source / weights.WEIGHTS)
-    weights.export(model, vocab.load_vocab(source), *paths)
+    weights.export(model, vocab.load_vocab(source), *paths[:3])
+    if bpe:
+        with files.replacing(paths[3]) as temporary:
+            shutil.copyfile(vocab.sentencepiece_of(source, made), temporary)
     print(f"{', '.join(names.shown(path) for path in paths)}: fastai's config is dict(awd_lstm_lm_config, "
           f"{', '.join(f'{size}={value}' for size, value in made['sizes'].items())})")
 

@@ -4,7 +4,6 @@ import shutil
 
 from ulmfit import cli, files, foreign_weights, names, records, vocab
 from ulmfit.errors import UsageError
-from ulmfit.flags import not_yet
 from ulmfit.names import DataFolder
 
 
@@ -15,8 +14,9 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
                 start_lm_id=None, threads=None, results_dir=None, overwrite=False, quiet=False):
     """Trains a language model on the text of train (less val) and unsup, from a pretrained one.
 
-    Reads   dir_path/word/ids (create_toks, tok2id) and the model that pretrain_lm left in pretrain_path, or else
-            fastai's files there: wt103-fwd.tgz; wt103-fwd.pth and .pkl; fwd_wt103.h5 and itos_wt103.pkl.
+    Reads   dir_path/word/ids (create_toks, tok2id; bpe/ids with --bpe) and the model that pretrain_lm left in
+            pretrain_path, or else fastai's files there: wt103-fwd.tgz; wt103-fwd.pth and .pkl; fwd_wt103.h5 and
+            itos_wt103.pkl.
     Writes  dir_path/models/lm--.../weights.safetensors and a run record with perplexity and accuracy on val.
 
         python imdb_scripts/finetune_lm.py --dir_path=data/trec6 --pretrain_path=data/wiki --pretrain_id=wiki --cl=15
@@ -27,7 +27,6 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
     --joined reads the text of val and test too: its perplexity is marked as measured on seen text.
     """
     flags = dict(locals())
-    not_yet(bpe=bpe)
     if joined and train_file_id:
         raise UsageError("--joined reads the text of every file, --train_file_id that of a subset alone; choose one")
     if notrain and (not preload or startat):
@@ -39,12 +38,12 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
     if start_lm_id is not None and not startat:
         raise UsageError("--start_lm_id is read by --startat=1 alone; leave it out or add --startat=1")
     folder = DataFolder(dir_path or names.project_root() / "data" / "imdb")
-    ids = vocab.check_current(folder)
-    inputs = {"ids": records.artefact_input(folder.ids(), vocab.tok2id_command(folder))}
+    ids = vocab.check_current(folder, bpe)
+    inputs = {"ids": records.artefact_input(folder.ids(bpe), vocab.tok2id_command(folder, bpe))}
     rows = None
     if train_file_id:
         inputs["subset"] = records.subset_input(folder.subset(train_file_id))
-        rows = vocab.read_subset(folder.subset(train_file_id), vocab.load_ids(folder.ids(), "train"))
+        rows = vocab.read_subset(folder.subset(train_file_id), vocab.load_ids(folder.ids(bpe), "train"))
     name = names.lm_name(backwards, bpe, lm_id, train_file_id, seed)
     artefact = folder.model(name)
 
@@ -53,7 +52,7 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
         source = folder.model(names.lm_name(backwards, bpe, lm_id if start_lm_id is None else start_lm_id,
                                             train_file_id, seed))
         made_by = names.command("finetune_lm", dir_path=folder.path,
-                                lm_id=lm_id if start_lm_id is None else start_lm_id, backwards=backwards,
+                                lm_id=lm_id if start_lm_id is None else start_lm_id, backwards=backwards, bpe=bpe,
                                 train_file_id=train_file_id, seed=seed)
         if source == artefact:
             source = _kept_start(folder, name, overwrite)
@@ -61,10 +60,14 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
     elif preload:
         corpus = DataFolder(pretrain_path or names.project_root() / "data" / "wt103")
         source = corpus.model(names.pretrained_name(backwards, bpe, pretrain_id, pretrain_seed))
-        made_by = names.command("pretrain_lm", dir_path=corpus.path, backwards=backwards, pretrain_id=pretrain_id,
-                                seed=pretrain_seed) + ", or start from random weights with --preload=False"
+        made_by = names.command("pretrain_lm", dir_path=corpus.path, backwards=backwards, bpe=bpe,
+                                pretrain_id=pretrain_id, seed=pretrain_seed)
+        made_by += ", or start from random weights with --preload=False"
         # A model of our own comes first, even unfinished: weights from elsewhere must not slip in for it.
-        if not source.exists() and (found := foreign_weights.find(corpus.path, backwards, pretrain_id)):
+        if bpe:
+            inputs["pretrained"] = records.artefact_input(source, made_by)
+            vocab.check_same_pieces(folder, ids, source)
+        elif not source.exists() and (found := foreign_weights.find(corpus.path, backwards, pretrain_id)):
             source, foreign = found.weights, found.read()
             inputs.update(found.inputs())
         else:
@@ -87,14 +90,14 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
         model = models.language_model(ids["vocab_size"], **sizes, dropmult=dropmult)
         counts, origin = {}, {} if foreign is None else {"pretrained_format": foreign.generation}
         if source is not None:
-            words = vocab.load_vocab(folder.ids())
+            words = vocab.load_vocab(folder.ids(bpe))
             tensors, counts = weights.load_pretrained(source, words) if foreign is None else foreign.arranged(words)
             model.load_state_dict(tensors)
             tensors = foreign = None  # their embedding may be larger than the model
             by_alias = f" ({counts['aliased']} special tokens by their old name)" if counts.get("aliased") else ""
             run.say(f"{counts['matched']:,} words of the vocabulary have pretrained vectors{by_alias}, "
                     f"{counts['filled']:,} get the mean")
-        val_text = language_model.text(folder, ("val",), backwards)
+        val_text = language_model.text(folder, ("val",), backwards, bpe)
         if notrain:
             best = last = language_model.evaluate(model, val_text, bs=bs, bptt=bptt, device=device)
             run.write_epochs([last])
@@ -106,11 +109,10 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
                     epochs=cl, lr=lr, n_layers=sizes["n_layers"], pretraining=False, use_clr=use_clr,
                     use_regular_schedule=use_regular_schedule, use_discriminative=use_discriminative,
                     early_stopping=early_stopping),
-                language_model.text(folder, splits, backwards, rows), val_text,
+                language_model.text(folder, splits, backwards, bpe, rows), val_text,
                 bs=bs, bptt=bptt, seed=seed, device=device)
-        facts = language_model.save(run, model, folder.ids(), {
-            "kind": "language_model", "sizes": sizes, "backwards": backwards, "bpe": bpe,
-            "vocab_size": ids["vocab_size"], "vocab_fingerprint": ids["vocab_fingerprint"]})
+        facts = language_model.save(run, model, folder.ids(bpe), {
+            "kind": "language_model", "sizes": sizes, "backwards": backwards, **vocab.identity(ids)})
         run.finish({"best": best, "last": last}, **facts, **origin, vocabulary_match=counts, val_text_seen=joined)
         training.discard_checkpoint(run.artefact)
         run.say(f"perplexity {last['perplexity']:.2f}{' (on seen text)' * joined}, accuracy {last['accuracy']:.4f}: "

@@ -4,7 +4,6 @@ import sys
 
 from ulmfit import cli, names, records
 from ulmfit.errors import UsageError, UserError
-from ulmfit.flags import not_yet
 from ulmfit.names import DataFolder
 
 
@@ -22,7 +21,6 @@ def predict_with_classifier(text=None, dir_path=None, cuda_id=None, lm_id="", cl
     header --column is the name, of one without the number (from 0); several, separated by commas, where the
     classifier was trained on several text columns.
     """
-    not_yet(bpe=bpe)
     if text is not None and csv is not None:
         raise UsageError("a text and --csv exclude each other; give one of them")
     if (column is None) != (csv is None):
@@ -31,7 +29,7 @@ def predict_with_classifier(text=None, dir_path=None, cuda_id=None, lm_id="", cl
     source = folder.model(names.clas_name(backwards, bpe, lm_id, clas_id, train_file_id, seed))
     facts = records.read_manifest(source, names.command("train_clas", dir_path=folder.path, lm_id=lm_id,
                                                         clas_id=clas_id, backwards=backwards,
-                                                        train_file_id=train_file_id, seed=seed))
+                                                        bpe=bpe, train_file_id=train_file_id, seed=seed))
     from ulmfit import corpus
 
     if text is not None:

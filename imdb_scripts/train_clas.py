@@ -2,7 +2,6 @@
 
 from ulmfit import cli, names, phases, records, vocab
 from ulmfit.errors import UsageError
-from ulmfit.flags import not_yet
 from ulmfit.names import DataFolder
 
 
@@ -14,7 +13,8 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
                overwrite=False, quiet=False):
     """Trains a classifier on the labelled training split, from the encoder that finetune_lm left.
 
-    Reads   dir_path/word/ids and dir_path/models/lm--.../ (the one with this lm_id, direction and seed).
+    Reads   dir_path/word/ids (bpe/ids with --bpe) and dir_path/models/lm--.../ (the one with this lm_id, direction and
+            seed).
     Writes  dir_path/models/clas--.../weights.safetensors and a run record: error, loss and macro-F1 on val,
             predictions.csv with the class probabilities of every val document.
 
@@ -25,7 +25,6 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
     --startat=2 trains all groups at once from the start. Training batches hold bs/2 documents, validation bs.
     """
     flags = dict(locals())
-    not_yet(bpe=bpe)
     phases.check_classifier_flags(startat=startat, unfreeze=unfreeze, last=last, chain_thaw=chain_thaw,
                                   from_scratch=from_scratch)
     if start_clas_id is not None and startat != 1:
@@ -34,14 +33,14 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
     if max_len < bptt:
         raise UsageError(f"--max_len={max_len} is less than one chunk of --bptt={bptt} tokens")
     folder = DataFolder(dir_path or names.project_root() / "data" / "imdb")
-    tune = names.command("finetune_lm", dir_path=folder.path, lm_id=lm_id, backwards=backwards,
+    tune = names.command("finetune_lm", dir_path=folder.path, lm_id=lm_id, backwards=backwards, bpe=bpe,
                          train_file_id=lm_train_file_id, seed=seed if lm_seed is None else lm_seed)
-    ids = vocab.check_current(folder, then=() if from_scratch else (tune,))
-    inputs = {"ids": records.artefact_input(folder.ids(), vocab.tok2id_command(folder))}
+    ids = vocab.check_current(folder, bpe, then=() if from_scratch else (tune,))
+    inputs = {"ids": records.artefact_input(folder.ids(bpe), vocab.tok2id_command(folder, bpe))}
     rows = None
     if train_file_id:
         inputs["subset"] = records.subset_input(folder.subset(train_file_id))
-        rows = vocab.read_subset(folder.subset(train_file_id), vocab.load_ids(folder.ids(), "train"))
+        rows = vocab.read_subset(folder.subset(train_file_id), vocab.load_ids(folder.ids(bpe), "train"))
     name = names.clas_name(backwards, bpe, lm_id, clas_id, train_file_id, seed)
 
     source, sizes = None, {"emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers}
@@ -51,7 +50,7 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
         source = folder.model(names.intermediate_name(start))
         made_by = names.command("train_clas", dir_path=folder.path, lm_id=lm_id,
                                 clas_id=clas_id if start_clas_id is None else start_clas_id, backwards=backwards,
-                                train_file_id=train_file_id, seed=seed)
+                                bpe=bpe, train_file_id=train_file_id, seed=seed)
         inputs["intermediate"] = records.artefact_input(source, made_by)
     elif not from_scratch:
         source = folder.model(names.lm_name(backwards, bpe, lm_id, lm_train_file_id,
@@ -78,9 +77,8 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
         elif not from_scratch:
             weights.load_encoder(model, source, ids["vocab_fingerprint"])
         facts = {"kind": "classifier", "sizes": sizes, "bptt": bptt, "max_len": max_len, "dropmult": dropmult,
-                 "backwards": backwards,
-                 "bpe": bpe, "lang": ids["lang"], "text_columns": ids["text_columns"], "classes": ids["classes"],
-                 "vocab_size": ids["vocab_size"], "vocab_fingerprint": ids["vocab_fingerprint"]}
+                 "backwards": backwards, "lang": ids["lang"], "text_columns": ids["text_columns"],
+                 "classes": ids["classes"], **vocab.identity(ids)}
         plan = phases.classifier_phases(
             epochs=cl, lr=lr, n_groups=sizes["n_layers"] + 2, startat=startat, unfreeze=unfreeze, use_clr=use_clr,
             use_regular_schedule=use_regular_schedule, use_discriminative=use_discriminative, last=last,

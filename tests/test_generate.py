@@ -302,7 +302,7 @@ def test_what_the_model_cannot_do_is_said(go_on):
     assert err == "not in the model's vocabulary, read as xxunk: flabbergasting\n"
     _, err = go_on("the film", min_p=1.0, n_words=4)
     assert re.fullmatch(r"--min_p=1.0: no word had that probability in [1-4] of [1-4] draws, .*\n", err)
-    with pytest.raises(UsageError, match="--bpe is not available"):
+    with pytest.raises(UserError, match="run first: python imdb_scripts/finetune_lm.py .*--bpe"):
         go_on("a", bpe=True)
     with pytest.raises(UserError, match="run first: python imdb_scripts/finetune_lm.py .*--lm_id=other --seed=2"):
         go_on("a", lm_id="other", lm_seed=2)

@@ -143,10 +143,12 @@ def test_tokens_are_one_json_list_a_line(data, show, split, backwards):
 def test_contradictions_and_what_is_missing_are_said(data, show, tmp_path):
     for flags, message in (({"tokens": True, "kind": "lm", "bptt": 30}, "it takes no --kind, --bptt"),
                            ({"split": "unsup"}, "add --kind=lm or --tokens"),
-                           ({"split": "val", "train_file_id": "few"}, "not of val"),
-                           ({"bpe": True}, "--bpe is not available")):
+                           ({"split": "val", "train_file_id": "few"}, "not of val")):
         with pytest.raises(UsageError, match=message):
             show(**flags)
+    for tokens in (False, True):
+        with pytest.raises(UserError, match="create_toks.py .*--bpe"):
+            show(bpe=True, tokens=tokens)
     with pytest.raises(UserError, match="none.txt is missing"):
         show(train_file_id="none")
     folder = flow.write_corpus(tmp_path / "raw")

@@ -618,7 +618,9 @@ REFUSALS = {
     "sizes": ("train_clas", {"clas_id": "new", "emb_sz": 400}, 1, "--emb_sz=400 does not fit imdb/models/"),
     "sizes of the pretrained": ("finetune_lm", {"lm_id": "new", "pretrain_path": "wiki", "pretrain_id": "wiki",
                                                 "n_layers": 3}, 1, "--n_layers=3 does not fit wiki/models/"),
-    "subwords": ("finetune_lm", {"bpe": True}, 2, "--bpe is not available in this version; run without it"),
+    "subwords": ("finetune_lm", {"bpe": True}, 1, "imdb/bpe/ids is missing or unfinished; run first: python "
+                 "imdb_scripts/create_toks.py --dir_path=imdb --bpe; python imdb_scripts/tok2id.py --dir_path=imdb "
+                 "--bpe"),
     "contradiction": ("train_clas", {"last": True, "chain_thaw": True}, 2, "choose one"),
     "from scratch": ("train_clas", {"from_scratch": True, "startat": 1}, 2, "choose one"),
     "no GPU": ("eval_clas", {"split": "test", "cuda_id": 0, "bs": 7}, 1, "--cuda_id=0: 0 GPUs are visible here"),

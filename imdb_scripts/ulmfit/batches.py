@@ -13,13 +13,13 @@ from .tokens import encode_line
 
 
 def classifier_lines(folder: DataFolder, split: str, rows: np.ndarray | None, classes: Sequence[str], *, n: int,
-                     backwards: bool, bs: int, bptt: int, seed: int, trunc_at: int) -> Iterator[str]:
+                     backwards: bool, bpe: bool, bs: int, bptt: int, seed: int, trunc_at: int) -> Iterator[str]:
     """The first batch of a split for a classifier, in the layout and order of `ClassifierLoader`.
 
     rows: those of the train split to draw from, None for all. n: documents shown. trunc_at: tokens of each that are
     shown, 0 for all. Raises UserError when the split has no documents.
     """
-    documents, words = vocab.load_ids(folder.ids(), split), vocab.load_vocab(folder.ids())
+    documents, words = vocab.load_ids(folder.ids(bpe), split), vocab.load_vocab(folder.ids(bpe))
     if not len(documents):
         raise UserError(f"{folder.path}: {split} has no documents to show")
     training = split == "train"
@@ -40,18 +40,19 @@ def classifier_lines(folder: DataFolder, split: str, rows: np.ndarray | None, cl
 
 
 def language_model_lines(folder: DataFolder, split: str, rows: np.ndarray | None, *, n: int, backwards: bool,
-                         bs: int, bptt: int, seed: int, trunc_at: int) -> Iterator[str]:
+                         bpe: bool, bs: int, bptt: int, seed: int, trunc_at: int) -> Iterator[str]:
     """The first batch of a split for a language model, in the layout and order of `LMLoader`.
 
     The training text is that of train and unsup, or of `rows` of train alone. n: rows shown. trunc_at: tokens of each
     that are shown, 0 for all. Raises UserError when the text has fewer than 2 tokens.
     """
-    words = vocab.load_vocab(folder.ids())
+    ids = folder.ids(bpe)
+    words = vocab.load_vocab(ids)
     training = split == "train"
-    vocab.load_ids(folder.ids(), split)  # for its error: which splits there are when this one is not
+    vocab.load_ids(ids, split)  # for its error: which splits there are when this one is not
     splits = [name for name in (("train", "unsup") if training and rows is None else (split,))
-              if vocab.has_split(folder.ids(), name)]
-    text = language_model.text(folder, splits, backwards, rows)
+              if vocab.has_split(ids, name)]
+    text = language_model.text(folder, splits, backwards, bpe, rows)
     loader = LMLoader(text, bs=bs, bptt=bptt, seed=seed if training else None, what=f"the text of {split}")
     inputs, targets = (part.numpy() for part in next(iter(loader)))
     yield (f"{' and '.join(splits)}, {direction(backwards)}: batch 1 of {len(loader):,}, {inputs.shape[0]:,} rows of "

@@ -1,7 +1,6 @@
 """What train_clas, eval_clas and predict_with_classifier share."""
 
 import csv
-import shutil
 import sys
 from pathlib import Path
 
@@ -28,7 +27,8 @@ def train(run: Run, model: models.TextClassifier, phases: list[Phase], folder: D
     after a phase that says `keep`. Returns the rows of the best epoch and of the weights that are kept, and the
     sha256 of the weights.
     """
-    documents, val = vocab.load_ids(folder.ids(), "train"), vocab.load_ids(folder.ids(), "val")
+    ids = folder.ids(facts["bpe"])
+    documents, val = vocab.load_ids(ids, "train"), vocab.load_ids(ids, "val")
     _check_trainable(documents, rows, facts["classes"], folder)
     bptt, backwards = facts["bptt"], facts["backwards"]
     # Batch normalisation in the head needs two documents.
@@ -52,8 +52,7 @@ def train(run: Run, model: models.TextClassifier, phases: list[Phase], folder: D
     probabilities = training.predict(model, val_loader, device)
     write_predictions(run, val, probabilities, facts["classes"])
     digest = weights.save(model, run.artefact / weights.WEIGHTS, facts)
-    with files.replacing(run.artefact / vocab.VOCAB) as temporary:
-        shutil.copyfile(folder.ids() / vocab.VOCAB, temporary)
+    vocab.copy_vocabulary(ids, run.artefact)
     return best, final, digest
 
 
@@ -90,9 +89,10 @@ def evaluate(run: Run, model: nn.Module, folder: DataFolder, facts: dict, *, spl
 
     confusion: list of rows, one a true class, in `classes`' order. Raises UserError when the split has no documents.
     """
-    if not vocab.has_split(folder.ids(), split):
+    ids = folder.ids(facts["bpe"])
+    if not vocab.has_split(ids, split):
         raise UserError(f"{folder.path} has no {split}.csv; add it and run create_toks and tok2id --overwrite")
-    documents = vocab.load_ids(folder.ids(), split)
+    documents = vocab.load_ids(ids, split)
     loader = ClassifierLoader(documents, None, bs=bs, bptt=facts["bptt"], backwards=facts["backwards"], seed=None)
     run.say(f"{len(documents):,} documents of {split}")
     probabilities = training.predict(model, loader, device, run.quiet)
@@ -108,7 +108,8 @@ def predict_texts(folder: Path, rows: list[list[str]], *, bs: int, device: torch
     """
     facts = weights.facts(folder / weights.WEIGHTS)
     stoi = vocab.ids_by_word(vocab.load_vocab(folder))
-    ids = [vocab.numericalize(tokens, stoi) for tokens in tokenize_texts(rows, facts["lang"])]
+    tokenized = tokenize_texts(rows, facts["lang"], vocab.sentencepiece_of(folder, facts))
+    ids = [vocab.numericalize(tokens, stoi) for tokens in tokenized]
     loader = ClassifierLoader(vocab.in_memory(ids), None, bs=bs, bptt=facts["bptt"], backwards=facts["backwards"],
                               seed=None)
     return training.predict(load(folder), loader, device)

@@ -5,6 +5,7 @@ from typing import Sequence
 
 import numpy as np
 
+from .subwords import words_of
 from .tokens import BOS, EOS, FLD, PAD, SPECIAL_TOKENS
 
 REP, WREP, UP, MAJ = SPECIAL_TOKENS[5:]
@@ -95,6 +96,6 @@ def join_words(words: Sequence[str]) -> str:
     return text
 
 
-def readable(tokens: Sequence[str]) -> str:
-    """Tokens in reading order as one line of text."""
-    return join_words(undo_markers(tokens))
+def readable(tokens: Sequence[str], bpe: bool = False) -> str:
+    """Tokens in reading order as one line of text. bpe: they are subwords."""
+    return join_words(undo_markers(words_of(tokens) if bpe else tokens))

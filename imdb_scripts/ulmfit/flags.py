@@ -7,8 +7,6 @@ in all of them.
 
 from dataclasses import dataclass
 
-from .errors import UsageError
-
 
 @dataclass(frozen=True)
 class Flag:
@@ -57,6 +55,10 @@ FLAGS: dict[str, Flag] = {
     "joined": Flag("bool", DATA, "train the language model on the text of every split (test too), never the labels"),
     "backwards": Flag("bool", DATA, "read every document from its end to its beginning"),
     "bpe": Flag("bool", DATA, "subword tokens instead of words"),
+    "sp_type": Flag("choice", DATA, "sentencepiece's kind of subwords", choices=("unigram", "bpe")),
+    "sp_vocab": Flag("int", DATA, "subwords, the special tokens among them; fewer when the text is too small", low=1),
+    "sp_model": Flag("path", DATA, "sentencepiece model to use instead of training one: a file, or the folder of a "
+                                   "dataset or model that has one", result=False),
     "split": Flag("choice", DATA, "split to predict", choices=("val", "test")),
     "n": Flag("int", DATA, "training documents in the subset", low=1),
     # looking and generating
@@ -163,8 +165,3 @@ def result_flags(values: dict) -> dict:
     return {name: value for name, value in values.items() if FLAGS[name].result}
 
 
-def not_yet(**reasons: bool) -> None:
-    """Refuses flags of the signature whose work is not built: `not_yet(bpe=bpe)`. Raises UsageError."""
-    for name, asked in reasons.items():
-        if asked:
-            raise UsageError(f"--{name} is not available in this version; run without it")

@@ -1,4 +1,4 @@
-"""Text from a language model, a word at a time."""
+"""Text from a language model, a token at a time."""
 
 from pathlib import Path
 from typing import Iterator, NamedTuple, Sequence
@@ -38,7 +38,8 @@ def load(folder: Path) -> nn.Module:
     return model.eval()
 
 
-def prompt_tokens(text: str, *, lang: str, text_columns: int, backwards: bool) -> list[str]:
+def prompt_tokens(text: str, *, lang: str, sp_model: Path | None = None, text_columns: int,
+                  backwards: bool) -> list[str]:
     """Tokens of a prompt, in reading order, as create_toks makes them: a document begins with `xxbos`.
 
     With several text columns the prompt of a forward model begins the first one; that of a backward model, which has
@@ -46,7 +47,7 @@ def prompt_tokens(text: str, *, lang: str, text_columns: int, backwards: bool) -
     """
     if text_columns > 1 and not backwards:
         text = f"{FLD} 1 {text}"
-    return tokenize_texts([[text]], lang)[0]
+    return tokenize_texts([[text]], lang, sp_model)[0]
 
 
 def next_logits(model: nn.Module, ids: Sequence[int] | np.ndarray) -> Tensor:
@@ -121,14 +122,14 @@ def continuations(model: nn.Module, words: Sequence[str], prompt: Sequence[str],
         yield Continuation(tokens, ended, uncut)
 
 
-def shown(text: str, prompt: Sequence[str], drawn: Sequence[str], *, backwards: bool) -> str:
+def shown(text: str, prompt: Sequence[str], drawn: Sequence[str], *, backwards: bool, bpe: bool = False) -> str:
     """The prompt as it was typed with what was drawn after it, or before it, as one line of text.
 
     Where a backward model changed the prompt's own first word (a capital), the prompt is shown from its tokens.
     """
-    typed, alone = " ".join(text.split()), readable(prompt)
+    typed, alone = " ".join(text.split()), readable(prompt, bpe)
     # A capital's marker that was drawn last must meet the prompt's first word, not its `xxbos`.
-    whole = readable([*reversed(drawn), *prompt[1:]] if backwards else [*prompt, *drawn])
+    whole = readable([*reversed(drawn), *prompt[1:]] if backwards else [*prompt, *drawn], bpe)
     fits = whole.endswith(alone) if backwards else whole.startswith(alone)
     if not fits:
         return whole

@@ -1,6 +1,5 @@
 """What pretrain_lm and finetune_lm share: the text they read, the training, what they leave behind."""
 
-import shutil
 from pathlib import Path
 from typing import Sequence
 
@@ -10,7 +9,7 @@ from fastai.callback.rnn import RNNCallback, RNNRegularizer
 from fastai.losses import CrossEntropyLossFlat
 from torch import nn
 
-from . import files, training, vocab, weights
+from . import training, vocab, weights
 from .loaders import LMLoader, TextStream
 from .models import lm_groups
 from .names import DataFolder
@@ -19,9 +18,10 @@ from .records import Run
 from .sampled_softmax import SampledSoftmax, sample_in_training
 
 
-def text(folder: DataFolder, splits: Sequence[str], backwards: bool, rows: np.ndarray | None = None) -> TextStream:
+def text(folder: DataFolder, splits: Sequence[str], backwards: bool, bpe: bool = False,
+         rows: np.ndarray | None = None) -> TextStream:
     """The text of those splits that the dataset has, or of some rows of the train split alone."""
-    ids = folder.ids()
+    ids = folder.ids(bpe)
     if rows is not None:
         return TextStream([(vocab.load_ids(ids, "train"), rows)], backwards)
     return TextStream([(vocab.load_ids(ids, split), None) for split in splits if vocab.has_split(ids, split)],
@@ -58,8 +58,7 @@ def evaluate(model: nn.Module, val_text: TextStream, *, bs: int, bptt: int, devi
 
 
 def save(run: Run, model: nn.Module, ids: Path, facts: dict) -> dict:
-    """Writes weights and vocabulary into the run's artefact; returns the facts of its manifest."""
+    """Writes weights, vocabulary and sentencepiece model into the run's artefact; returns the facts of its manifest."""
     digest = weights.save(model, run.artefact / weights.WEIGHTS, facts)
-    with files.replacing(run.artefact / vocab.VOCAB) as temporary:
-        shutil.copyfile(ids / vocab.VOCAB, temporary)
+    vocab.copy_vocabulary(ids, run.artefact)
     return {**facts, "weights_sha256": digest}

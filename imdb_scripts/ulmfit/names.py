@@ -4,6 +4,7 @@
     data/imdb/train.csv ...                                  the corpus
     data/imdb/word/tokens/{split}.txt  {split}.documents.csv  create_toks
     data/imdb/word/ids/{split}.ids.npy ... vocab.json         tok2id
+    data/imdb/bpe/tokens/ ids/ spm.model                      the same of subwords, and the sentencepiece model
     data/imdb/subsets/{train_file_id}.txt                     a training subset: one row number of train.csv a line
     data/imdb/models/lm--fwd--word--ID--all--s0/              a language model's weights and checkpoint
     data/imdb/models/clas--fwd--word--ID--all--s0/            a classifier's
@@ -23,6 +24,7 @@ SPLITS = ("train", "val", "test", "unsup")
 SEPARATOR = "--"
 DEFAULT_ID = "default"
 WHOLE_TRAIN = "all"
+SENTENCEPIECE = "spm.model"
 _ID = re.compile(r"[A-Za-z0-9_.#+=@,%-]+")
 
 
@@ -186,10 +188,11 @@ def run_folder(results_dir: Path | str, run: str) -> Path:
     return Path(results_dir) / "runs" / run
 
 
-def export_files(folder: Path, export_id: str, backwards: bool) -> tuple[Path, Path, Path]:
-    """The files of a language model in fastai's form: weights, vocabulary, encoder."""
-    name = f"{check_id(export_id, 'export_id')}-{direction(backwards)}"
-    return folder / f"{name}.pth", folder / f"{name}.pkl", folder / f"{name}_encoder.pth"
+def export_files(folder: Path, export_id: str, backwards: bool, bpe: bool = False) -> tuple[Path, ...]:
+    """The files of a language model in fastai's form: weights, vocabulary, encoder; for subwords sentencepiece's."""
+    name = f"{check_id(export_id, 'export_id')}-{direction(backwards)}" + "-bpe" * bpe
+    return (folder / f"{name}.pth", folder / f"{name}.pkl", folder / f"{name}_encoder.pth",
+            *([folder / f"{name}.model"] if bpe else []))
 
 
 def foreign_files(folder: Path, backwards: bool, pretrain_id: str) -> list[tuple[str, Path, tuple[Path, ...]]]:

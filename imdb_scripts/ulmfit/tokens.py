@@ -1,4 +1,4 @@
-"""Word tokens: those of fastai's default pipeline, token for token, and the files they are kept in.
+"""Word tokens: those of fastai's default pipeline, token for token; and the files that tokens are kept in.
 
 fastai's text rules run as they are. spaCy's tokenizer, which takes nine tenths of fastai's time, is asked once for each
 distinct piece of text between spaces; `WordTokenizer` says when that is exact and what it does where it is not.
@@ -16,14 +16,16 @@ import threading
 from collections import defaultdict, deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Iterable, Iterator, Sequence, TypeVar
+from typing import Callable, Iterable, Iterator, Sequence, TypeVar
 
 from . import files
 from .errors import UsageError, UserError
 
 Key = TypeVar("Key")
+Result = TypeVar("Result")
 
 # fastai's names and order: their places in the vocabulary are their ids.
 SPECIAL_TOKENS = ("xxunk", "xxpad", "xxbos", "xxeos", "xxfld", "xxrep", "xxwrep", "xxup", "xxmaj")
@@ -52,6 +54,23 @@ def join_fields(fields: Sequence[str]) -> str:
     if len(fields) == 1:
         return fields[0]
     return " ".join(f"{FLD} {number} {field}" for number, field in enumerate(fields, 1))
+
+
+def text_rules() -> list[Callable[[str], str]]:
+    """fastai's default rules: what is done to a text before it is cut into tokens."""
+    from fastai.text.core import defaults
+
+    if tuple(defaults.text_spec_tok) != SPECIAL_TOKENS:
+        raise RuntimeError(f"this fastai has other special tokens: {defaults.text_spec_tok}")
+    return list(defaults.text_proc_rules)
+
+
+def prepared(fields: Sequence[str], rules: Sequence[Callable[[str], str]]) -> str:
+    """A document's text columns as one text, the rules applied; it begins with `xxbos`."""
+    text = join_fields(fields)
+    for rule in rules:
+        text = rule(text)
+    return text
 
 
 class _Pieces(dict):
@@ -135,19 +154,12 @@ class WordTokenizer:
     """
 
     def __init__(self, lang: str = "en", capacity: int = 2_000_000):
-        from fastai.text.core import defaults
-
-        if tuple(defaults.text_spec_tok) != SPECIAL_TOKENS:
-            raise RuntimeError(f"this fastai has other special tokens: {defaults.text_spec_tok}")
-        self._rules = list(defaults.text_proc_rules)
+        self._rules = text_rules()
         self._pieces = _Pieces(lang, capacity)
 
     def __call__(self, fields: Sequence[str]) -> list[str]:
         """Tokens of the document with these text columns, beginning with `xxbos`."""
-        text = join_fields(fields)
-        for rule in self._rules:
-            text = rule(text)
-        return self.split(text)
+        return self.split(prepared(fields, self._rules))
 
     def split(self, text: str) -> list[str]:
         """Tokens of a text to which the rules have been applied."""
@@ -174,14 +186,19 @@ class WordTokenizer:
         return [text[start:end] for start, end in spans]
 
 
-@functools.lru_cache(maxsize=1)
-def _word_tokenizer(lang: str) -> WordTokenizer:
-    return WordTokenizer(lang)
+@functools.lru_cache(maxsize=2)
+def _tokenizer(lang: str, sp_model: Path | None) -> Callable[[Sequence[str]], list[str]]:
+    from .subwords import SubwordTokenizer
+
+    return WordTokenizer(lang) if sp_model is None else SubwordTokenizer(sp_model)
 
 
-def tokenize_texts(rows: Sequence[Sequence[str]], lang: str = "en") -> list[list[str]]:
-    """Tokens of documents in this process. rows: one list of text columns a document."""
-    tokenizer = _word_tokenizer(lang)
+def tokenize_texts(rows: Sequence[Sequence[str]], lang: str = "en", sp_model: Path | None = None) -> list[list[str]]:
+    """Tokens of documents in this process: words, or a sentencepiece model's subwords.
+
+    rows: one list of text columns a document.
+    """
+    tokenizer = _tokenizer(lang, sp_model)
     return [tokenizer(fields) for fields in rows]
 
 
@@ -202,31 +219,41 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _encoded(rows: Sequence[Sequence[str]], lang: str) -> list[tuple[str, int]]:
-    return [(encode_line(tokens), len(tokens)) for tokens in tokenize_texts(rows, lang)]
+def _encoded(rows: Sequence[Sequence[str]], lang: str, sp_model: Path | None) -> list[tuple[str, int]]:
+    return [(encode_line(tokens), len(tokens)) for tokens in tokenize_texts(rows, lang, sp_model)]
 
 
-def tokenize(batches: Iterable[tuple[Key, Sequence[Sequence[str]]]], lang: str = "en",
-             workers: int | None = None) -> Iterator[tuple[Key, list[tuple[str, int]]]]:
+def tokenize(batches: Iterable[tuple[Key, Sequence[Sequence[str]]]], lang: str = "en", workers: int | None = None,
+             sp_model: Path | None = None) -> Iterator[tuple[Key, list[tuple[str, int]]]]:
     """Tokenizes a stream of documents; what it yields does not depend on the number of processes.
 
     batches: (key, rows) with one list of text columns a row; the key is handed back and stays in this process.
-    workers: processes, by default one a core; 1 does the work here.
+    workers: processes, by default one a core; 1 does the work here. sp_model: cuts into its subwords, not words.
 
     Yields (key, [(line of a token file, number of tokens), ...]) in the order of the batches, of which a bounded
     number is taken in advance. Raises UserError when the language cannot be tokenized or a process is killed.
     """
+    return in_processes(batches, partial(_encoded, lang=lang, sp_model=sp_model), workers)
+
+
+def in_processes(batches: Iterable[tuple[Key, Sequence[Sequence[str]]]],
+                 work: Callable[[Sequence[Sequence[str]]], Result],
+                 workers: int | None = None) -> Iterator[tuple[Key, Result]]:
+    """Yields (key, work(rows)) of each batch, in their order; `work` must be a function that can be sent to a process.
+
+    Raises UserError when a process is killed.
+    """
     workers = workers or available_cores()
     if workers == 1:
         for key, rows in batches:
-            yield key, _encoded(rows, lang)
+            yield key, work(rows)
         return
     # A forked process would inherit the locks of other threads (BLAS starts some on import); a spawned one is clean.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
     try:
         waiting = deque()
         for key, rows in batches:
-            waiting.append((key, pool.submit(_encoded, rows, lang)))
+            waiting.append((key, pool.submit(work, rows)))
             if len(waiting) > BATCHES_IN_FLIGHT * workers:
                 key, future = waiting.popleft()
                 yield key, future.result()

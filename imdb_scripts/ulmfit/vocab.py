@@ -8,10 +8,12 @@ A folder of ids stands by itself:
     {split}.labels.npy      the label's place in the manifest's `classes`, -1 without one
     {split}.documents.txt   one document id a line: the csv file it is from and its row, `train:17`
     manifest.json           the run that made it, sizes, classes, fingerprint of the vocabulary
+    spm.model               of subwords: the sentencepiece model that cut them
 """
 
 import csv
 import hashlib
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +24,7 @@ import numpy as np
 
 from . import files, records
 from .errors import UserError
-from .names import SPLITS, DataFolder, command
+from .names import SENTENCEPIECE, SPLITS, DataFolder, command
 from .tokens import PAD, SPECIAL_TOKENS, UNK, read_tokens
 
 UNK_ID, PAD_ID = SPECIAL_TOKENS.index(UNK), SPECIAL_TOKENS.index(PAD)
@@ -223,21 +225,21 @@ def source_inputs(paths: dict[str, Path]) -> tuple[dict[str, records.Input], dic
     return inputs, sources
 
 
-def create_toks_command(folder: DataFolder) -> str:
-    return f"python imdb_scripts/create_toks.py --dir_path={folder.path}"
+def create_toks_command(folder: DataFolder, bpe: bool = False) -> str:
+    return command("create_toks", dir_path=folder.path, bpe=bpe)
 
 
-def tok2id_command(folder: DataFolder) -> str:
-    return f"python imdb_scripts/tok2id.py --dir_path={folder.path}"
+def tok2id_command(folder: DataFolder, bpe: bool = False) -> str:
+    return command("tok2id", dir_path=folder.path, bpe=bpe)
 
 
-def check_sources(folder: DataFolder, sources: dict[str, dict]) -> None:
+def check_sources(folder: DataFolder, sources: dict[str, dict], bpe: bool = False) -> None:
     """Raises UserError when a csv file is not the one that create_toks read, or has come since.
 
     sources: the `sources` of the manifest: {split: {"size", "mtime_ns", "fingerprint"}}. A file is read only if its
     size is the same and its time is not. A csv file that is gone is no fault: the ids do not need it.
     """
-    again = "run create_toks.py --overwrite and tok2id.py --overwrite"
+    again = f"run create_toks.py{' --bpe' * bpe} --overwrite and tok2id.py{' --bpe' * bpe} --overwrite"
     for split in SPLITS:
         path = folder.csv(split)
         if not path.exists():
@@ -251,7 +253,7 @@ def check_sources(folder: DataFolder, sources: dict[str, dict]) -> None:
             raise UserError(f"{path} changed since create_toks; {again}")
 
 
-def check_current(folder: DataFolder, then: Sequence[str] = ()) -> dict:
+def check_current(folder: DataFolder, bpe: bool = False, then: Sequence[str] = ()) -> dict:
     """The manifest of the ids, after making sure that they are those of the tokens and csv files that are there.
 
     then: commands that the caller needs after tok2id, for the message.
@@ -259,17 +261,67 @@ def check_current(folder: DataFolder, then: Sequence[str] = ()) -> dict:
     Raises UserError when the ids are missing or unfinished (it names every command that is missing), or when tokens or
     a csv file changed since.
     """
-    if not (folder.ids() / records.MANIFEST).exists():
-        missing = [tok2id_command(folder), *then]
-        if not (folder.tokens() / records.MANIFEST).exists():
-            missing.insert(0, create_toks_command(folder))
+    ids, tokens = folder.ids(bpe), folder.tokens(bpe)
+    if not (ids / records.MANIFEST).exists():
+        missing = [tok2id_command(folder, bpe), *then]
+        if not (tokens / records.MANIFEST).exists():
+            missing.insert(0, create_toks_command(folder, bpe))
             if not folder.csv("train").exists():
                 missing.insert(0, command("get_data", name=folder.name, dir_path=folder.path))
-        raise UserError(f"{folder.ids()} is missing or unfinished; run first: {'; '.join(missing)}")
-    manifest = records.read_manifest(folder.ids(), tok2id_command(folder))
-    check_sources(folder, manifest["sources"])
-    if folder.tokens().exists():
-        tokens = records.read_manifest(folder.tokens(), create_toks_command(folder))
-        if tokens["fingerprint"] != manifest["inputs"]["tokens"]["fingerprint"]:
-            raise UserError(f"{folder.tokens()} changed since tok2id; run tok2id.py --overwrite")
+        raise UserError(f"{ids} is missing or unfinished; run first: {'; '.join(missing)}")
+    manifest = records.read_manifest(ids, tok2id_command(folder, bpe))
+    check_sources(folder, manifest["sources"], bpe)
+    if tokens.exists():
+        now = records.read_manifest(tokens, create_toks_command(folder, bpe))
+        if now["fingerprint"] != manifest["inputs"]["tokens"]["fingerprint"]:
+            raise UserError(f"{tokens} changed since tok2id; run tok2id.py{' --bpe' * bpe} --overwrite")
     return manifest
+
+
+def of_either_unit(folder: DataFolder) -> tuple[dict, bool]:
+    """The manifest of the ids of words, or of subwords where there are no words, and whether it is the latter.
+
+    For what takes only labels and documents' ids, which are the same in both. Raises UserError as `check_current`.
+    """
+    bpe = not (folder.ids() / records.MANIFEST).exists() and (folder.ids(bpe=True) / records.MANIFEST).exists()
+    return check_current(folder, bpe), bpe
+
+
+def identity(ids: dict) -> dict:
+    """Of the manifest of ids, what a model says of the vocabulary it was trained with."""
+    return {"bpe": False} | {key: ids[key] for key in ("bpe", "vocab_size", "vocab_fingerprint", "sp_model_sha256")
+                             if key in ids}
+
+
+def check_same_pieces(folder: DataFolder, ids: dict, source: Path) -> None:
+    """Raises UserError when the subwords of a dataset are not those that a pretrained language model learned.
+
+    ids: the manifest of the dataset's ids. source: the language model's folder.
+    """
+    theirs = records.read_manifest(source, "").get("sp_model_sha256")
+    if ids.get("sp_model_sha256") != theirs:
+        again = command("create_toks", dir_path=folder.path, bpe=True, sp_model=source / SENTENCEPIECE, overwrite=True)
+        raise UserError(f"{folder.path} was cut into subwords by another sentencepiece model than {source} was trained "
+                        f"with; cut it again by that one: {again}; then tok2id.py --bpe --overwrite")
+
+
+def copy_vocabulary(ids: Path, artefact: Path) -> None:
+    """Gives a model's folder the vocabulary of a folder of ids, and its sentencepiece model where it has one."""
+    for name in (VOCAB, SENTENCEPIECE):
+        if (ids / name).exists():
+            with files.replacing(artefact / name) as temporary:
+                shutil.copyfile(ids / name, temporary)
+
+
+def sentencepiece_of(folder: Path, facts: dict) -> Path | None:
+    """The sentencepiece model of a folder of ids or of a model; None where the tokens are words.
+
+    facts: the folder's manifest or the header of its weights. Raises UserError when the file is gone.
+    """
+    if not facts.get("bpe"):
+        return None
+    path = Path(folder) / SENTENCEPIECE
+    if not path.exists():
+        raise UserError(f"{path} is missing: the sentencepiece model that {folder} goes with; run the stage that made "
+                        f"it again with --overwrite")
+    return path
