@@ -2,16 +2,23 @@
 
 import shutil
 
-from ulmfit import cli, files, foreign_weights, names, records, vocab
+from ulmfit import cli, files, hyperparameters, names, records, sources, tracking, vocab
 from ulmfit.errors import UsageError
+from ulmfit.flags import bundled
+from ulmfit.hyperparameters import Dropouts, Optimization
 from ulmfit.names import DataFolder
+from ulmfit.schedules import ScheduleFlags
 
 
 def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain_id="wt103", lm_id="", bs=64,
                 dropmult=1.0, backwards=False, lr=4e-3, preload=True, bpe=False, startat=0, use_clr=True,
                 use_regular_schedule=False, use_discriminative=True, notrain=False, joined=False, train_file_id="",
                 early_stopping=False, seed=0, emb_sz=400, n_hid=1152, n_layers=3, bptt=70, pretrain_seed=0,
-                start_lm_id=None, threads=None, results_dir=None, overwrite=False, quiet=False):
+                start_lm_id=None, patience=6, freeze_epochs=0, divisor=None, schedule=None, cut_frac=None,
+                ratio=None, pct_start=None, div=None, div_final=None, mom_max=None, mom_min=None, dropout_input=None,
+                dropout_output=None, dropout_weight=None, dropout_embed=None, dropout_hidden=None, clip=0.3, wd=1e-7,
+                beta1=0.8, beta2=0.99, eps=1e-8, alpha=2.0, beta=1.0, precision="full", track="none",
+                threads=None, results_dir=None, overwrite=False, quiet=False):
     """Trains a language model on the text of train (less val) and unsup, from a pretrained one.
 
     Reads   dir_path/word/ids (create_toks, tok2id; bpe/ids with --bpe) and the model that pretrain_lm left in
@@ -25,8 +32,16 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
     --preload=False starts from random weights and needs no pretrained model. --startat=1 goes on from the language
     model --start_lm_id (without it, from the one of this very name, which --overwrite then replaces).
     --joined reads the text of val and test too: its perplexity is marked as measured on seen text.
+    --dropmult=0, here and in pretrain_lm, is the vanilla language model of the paper's Table 5.
     """
     flags = dict(locals())
+    typed = cli.typed_or_changed(finetune_lm, flags)
+    hyperparameters.check_flags(flags, typed)
+    if notrain:
+        hyperparameters.check_no_training(typed)
+    if freeze_epochs and not preload:
+        raise UsageError("--freeze_epochs trains the embedding with LSTM layers frozen, which --nopreload leaves "
+                         "random; choose one")
     if joined and train_file_id:
         raise UsageError("--joined reads the text of every file, --train_file_id that of a subset alone; choose one")
     if notrain and (not preload or startat):
@@ -37,63 +52,47 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
                          "choose one")
     if start_lm_id is not None and not startat:
         raise UsageError("--start_lm_id is read by --startat=1 alone; leave it out or add --startat=1")
+    tracking.check(track)
     folder = DataFolder(dir_path or names.project_root() / "data" / "imdb")
-    ids = vocab.check_current(folder, bpe)
-    inputs = {"ids": records.artefact_input(folder.ids(bpe), vocab.tok2id_command(folder, bpe))}
-    rows = None
-    if train_file_id:
-        inputs["subset"] = records.subset_input(folder.subset(train_file_id))
-        rows = vocab.read_subset(folder.subset(train_file_id), vocab.load_ids(folder.ids(bpe), "train"))
+    ids, inputs, rows = sources.ids_of(folder, bpe, train_file_id)
     name = names.lm_name(backwards, bpe, lm_id, train_file_id, seed)
     artefact = folder.model(name)
 
-    source, foreign, sizes = None, None, {"emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers}
+    source, sizes = None, {"emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers}
     if startat:
-        source = folder.model(names.lm_name(backwards, bpe, lm_id if start_lm_id is None else start_lm_id,
+        start = folder.model(names.lm_name(backwards, bpe, lm_id if start_lm_id is None else start_lm_id,
                                             train_file_id, seed))
         made_by = names.command("finetune_lm", dir_path=folder.path,
                                 lm_id=lm_id if start_lm_id is None else start_lm_id, backwards=backwards, bpe=bpe,
                                 train_file_id=train_file_id, seed=seed)
-        if source == artefact:
-            source = _kept_start(folder, name, overwrite)
-        inputs["start"] = records.artefact_input(source, made_by)
+        if start == artefact:
+            start = _kept_start(folder, name, overwrite)
+        inputs["start"] = records.artefact_input(start, made_by)
+        source = sources.Source(start, made_by)
     elif preload:
-        corpus = DataFolder(pretrain_path or names.project_root() / "data" / "wt103")
-        source = corpus.model(names.pretrained_name(backwards, bpe, pretrain_id, pretrain_seed))
-        made_by = names.command("pretrain_lm", dir_path=corpus.path, backwards=backwards, bpe=bpe,
-                                pretrain_id=pretrain_id, seed=pretrain_seed)
-        made_by += ", or start from random weights with --preload=False"
-        # A model of our own comes first, even unfinished: weights from elsewhere must not slip in for it.
-        if bpe:
-            inputs["pretrained"] = records.artefact_input(source, made_by)
-            vocab.check_same_pieces(folder, ids, source)
-        elif not source.exists() and (found := foreign_weights.find(corpus.path, backwards, pretrain_id)):
-            source, foreign = found.weights, found.read()
-            inputs.update(found.inputs())
-        else:
-            made_by += f"; fastai's weights would be {foreign_weights.looked_for(corpus.path, backwards, pretrain_id)}"
-            inputs["pretrained"] = records.artefact_input(source, made_by)
-    if foreign is not None:
-        sizes = records.fitting_sizes(source, foreign.sizes, sizes, cli.typed_or_changed(finetune_lm, flags))
-    elif source is not None:
-        sizes = records.loaded_sizes(source, made_by, sizes, cli.typed_or_changed(finetune_lm, flags))
+        source = sources.pretrained(folder, ids, inputs, pretrain_path=pretrain_path, pretrain_id=pretrain_id,
+                                    pretrain_seed=pretrain_seed, backwards=backwards, bpe=bpe,
+                                    without="--preload=False")
+    if source is not None:
+        sizes = source.sizes(sizes, typed)
 
     run = records.open_run(finetune_lm, names.run_id(folder.name, "finetune_lm", *name.split(names.SEPARATOR)[1:]),
                            flags, inputs, artefact=artefact, resolved=sizes, dataset=folder.name)
     if run.reused:
         return
     with run:
-        from ulmfit import language_model, machine, models, phases, training, weights
+        from ulmfit import language_model, machine, models, phases, training
 
         device, _ = run.use_machine(cuda_id, threads)
         machine.set_seed(seed)
-        model = models.language_model(ids["vocab_size"], **sizes, dropmult=dropmult)
-        counts, origin = {}, {} if foreign is None else {"pretrained_format": foreign.generation}
+        model = models.language_model(ids["vocab_size"], **sizes, dropmult=dropmult,
+                                      dropouts=bundled(Dropouts, flags))
+        counts, origin = {}, {}
         if source is not None:
-            words = vocab.load_vocab(folder.ids(bpe))
-            tensors, counts = weights.load_pretrained(source, words) if foreign is None else foreign.arranged(words)
+            origin = {} if source.foreign is None else {"pretrained_format": source.foreign.generation}
+            tensors, counts = source.arranged(vocab.load_vocab(folder.ids(bpe)))
             model.load_state_dict(tensors)
-            tensors = foreign = None  # their embedding may be larger than the model
+            del tensors
             by_alias = f" ({counts['aliased']} special tokens by their old name)" if counts.get("aliased") else ""
             run.say(f"{counts['matched']:,} words of the vocabulary have pretrained vectors{by_alias}, "
                     f"{counts['filled']:,} get the mean")
@@ -103,14 +102,14 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
             run.write_epochs([last])
         else:
             splits = ("train", "unsup", "val", "test") if joined else ("train", "unsup")
-            best, last = language_model.train(
+            best, last = language_model.job(
                 run, model,
                 phases.language_model_phases(
-                    epochs=cl, lr=lr, n_layers=sizes["n_layers"], pretraining=False, use_clr=use_clr,
-                    use_regular_schedule=use_regular_schedule, use_discriminative=use_discriminative,
-                    early_stopping=early_stopping),
+                    epochs=cl, lr=lr, n_layers=sizes["n_layers"], pretraining=False,
+                    schedules=bundled(ScheduleFlags, flags), use_discriminative=use_discriminative, divisor=divisor,
+                    freeze_epochs=freeze_epochs, early_stopping=early_stopping, patience=patience),
                 language_model.text(folder, splits, backwards, bpe, rows), val_text,
-                bs=bs, bptt=bptt, seed=seed, device=device)
+                bs=bs, bptt=bptt, seed=seed, device=device, optimization=bundled(Optimization, flags)).fit()
         facts = language_model.save(run, model, folder.ids(bpe), {
             "kind": "language_model", "sizes": sizes, "backwards": backwards, **vocab.identity(ids)})
         run.finish({"best": best, "last": last}, **facts, **origin, vocabulary_match=counts, val_text_seen=joined)

@@ -1,16 +1,23 @@
 """Fine-tunes a classifier on a language model's encoder."""
 
-from ulmfit import cli, names, phases, records, vocab
+from ulmfit import cli, hyperparameters, names, phases, records, sources, tracking, vocab
 from ulmfit.errors import UsageError
+from ulmfit.flags import bundled
+from ulmfit.hyperparameters import ClassifierLoss, Dropouts, Optimization
 from ulmfit.names import DataFolder
+from ulmfit.schedules import ScheduleFlags
 
 
 def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1, backwards=False, startat=0,
                unfreeze=True, lr=0.01, dropmult=1.0, bpe=False, use_clr=True, use_regular_schedule=False,
                use_discriminative=True, last=False, chain_thaw=False, from_scratch=False, train_file_id="",
                early_stopping=False, seed=0, emb_sz=400, n_hid=1152, n_layers=3, bptt=70, max_len=None,
-               lm_seed=None, lm_train_file_id="", start_clas_id=None, threads=None, results_dir=None,
-               overwrite=False, quiet=False):
+               lm_seed=None, lm_train_file_id="", start_clas_id=None, patience=6, unfreezing="2018", divisor=None,
+               schedule=None, cut_frac=None, ratio=None, pct_start=None, div=None, div_final=None, mom_max=None,
+               mom_min=None, lin_ftrs="50", dropout_input=None, dropout_weight=None, dropout_embed=None,
+               dropout_hidden=None, dropout_head=None, clip=25.0, wd=1e-6, beta1=0.8, beta2=0.99, eps=1e-8, alpha=2.0,
+               beta=1.0, class_weights=None, label_smoothing=0.0, precision="full", track="none",
+               threads=None, results_dir=None, overwrite=False, quiet=False):
     """Trains a classifier on the labelled training split, from the encoder that finetune_lm left.
 
     Reads   dir_path/word/ids (bpe/ids with --bpe) and dir_path/models/lm--.../ (the one with this lm_id, direction and
@@ -21,26 +28,26 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
         python imdb_scripts/train_clas.py --dir_path=data/imdb --lm_id=small --backwards --cl=2
 
     --startat=0 unfreezes gradually: the last group for an epoch, the last two for an epoch (then kept as the
-    intermediate classifier), then all for --cl epochs. --startat=1 loads that intermediate and goes on with all;
+    intermediate classifier), then all for --cl epochs; --unfreezing=one_per_epoch takes a step for every group and
+    keeps what the last of them leaves. --startat=1 loads that intermediate and goes on with all;
     --startat=2 trains all groups at once from the start. Training batches hold bs/2 documents, validation bs.
     """
     flags = dict(locals())
+    typed = cli.typed_or_changed(train_clas, flags)
     phases.check_classifier_flags(startat=startat, unfreeze=unfreeze, last=last, chain_thaw=chain_thaw,
-                                  from_scratch=from_scratch)
+                                  from_scratch=from_scratch, unfreezing=unfreezing, divisor=divisor)
+    hyperparameters.check_flags(flags, typed)
+    head = hyperparameters.hidden_layers(lin_ftrs)
     if start_clas_id is not None and startat != 1:
         raise UsageError("--start_clas_id is read by --startat=1 alone; leave it out or add --startat=1")
     max_len = 20 * bptt if max_len is None else max_len
     if max_len < bptt:
         raise UsageError(f"--max_len={max_len} is less than one chunk of --bptt={bptt} tokens")
+    tracking.check(track)
     folder = DataFolder(dir_path or names.project_root() / "data" / "imdb")
     tune = names.command("finetune_lm", dir_path=folder.path, lm_id=lm_id, backwards=backwards, bpe=bpe,
                          train_file_id=lm_train_file_id, seed=seed if lm_seed is None else lm_seed)
-    ids = vocab.check_current(folder, bpe, then=() if from_scratch else (tune,))
-    inputs = {"ids": records.artefact_input(folder.ids(bpe), vocab.tok2id_command(folder, bpe))}
-    rows = None
-    if train_file_id:
-        inputs["subset"] = records.subset_input(folder.subset(train_file_id))
-        rows = vocab.read_subset(folder.subset(train_file_id), vocab.load_ids(folder.ids(bpe), "train"))
+    ids, inputs, rows = sources.ids_of(folder, bpe, train_file_id, then=() if from_scratch else (tune,))
     name = names.clas_name(backwards, bpe, lm_id, clas_id, train_file_id, seed)
 
     source, sizes = None, {"emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers}
@@ -52,13 +59,14 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
                                 clas_id=clas_id if start_clas_id is None else start_clas_id, backwards=backwards,
                                 bpe=bpe, train_file_id=train_file_id, seed=seed)
         inputs["intermediate"] = records.artefact_input(source, made_by)
+        hyperparameters.check_hidden_layers(source, records.read_manifest(source, made_by), lin_ftrs)
     elif not from_scratch:
         source = folder.model(names.lm_name(backwards, bpe, lm_id, lm_train_file_id,
                                             seed if lm_seed is None else lm_seed))
         made_by = f"{tune}, or train without a language model: --from_scratch"
         inputs["language_model"] = records.artefact_input(source, made_by)
     if source is not None:
-        sizes = records.loaded_sizes(source, made_by, sizes, cli.typed_or_changed(train_clas, flags))
+        sizes = records.loaded_sizes(source, made_by, sizes, typed)
 
     run = records.open_run(train_clas, names.run_id(folder.name, "train_clas", *name.split(names.SEPARATOR)[1:]),
                            flags, inputs, artefact=folder.model(name), resolved={**sizes, "max_len": max_len},
@@ -71,21 +79,26 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
         device, _ = run.use_machine(cuda_id, threads)
         machine.set_seed(seed)
         model = models.classifier(ids["vocab_size"], len(ids["classes"]), **sizes, bptt=bptt, max_len=max_len,
-                                  dropmult=dropmult)
+                                  dropmult=dropmult, dropouts=bundled(Dropouts, flags), lin_ftrs=head)
         if startat == 1:
-            weights.load_whole(model, source / weights.WEIGHTS)
+            classifier.load_intermediate(model, source, ids["vocab_fingerprint"])
         elif not from_scratch:
             weights.load_encoder(model, source, ids["vocab_fingerprint"])
         facts = {"kind": "classifier", "sizes": sizes, "bptt": bptt, "max_len": max_len, "dropmult": dropmult,
                  "backwards": backwards, "lang": ids["lang"], "text_columns": ids["text_columns"],
-                 "classes": ids["classes"], **vocab.identity(ids)}
+                 "classes": ids["classes"], **vocab.identity(ids),
+                 # Only where the head is another than that of the classifiers made before there was a choice.
+                 **({"lin_ftrs": head} if head != hyperparameters.HIDDEN_LAYERS else {}),
+                 **({} if dropout_head is None else {"dropout_head": dropout_head})}
         plan = phases.classifier_phases(
-            epochs=cl, lr=lr, n_groups=sizes["n_layers"] + 2, startat=startat, unfreeze=unfreeze, use_clr=use_clr,
-            use_regular_schedule=use_regular_schedule, use_discriminative=use_discriminative, last=last,
-            chain_thaw=chain_thaw, from_scratch=from_scratch, early_stopping=early_stopping)
-        best, final, digest = classifier.train(
-            run, model, plan, folder, facts, rows=rows,
-            intermediate=folder.model(names.intermediate_name(name)), bs=bs, seed=seed, device=device)
+            epochs=cl, lr=lr, n_groups=sizes["n_layers"] + 2, startat=startat, unfreeze=unfreeze,
+            schedules=bundled(ScheduleFlags, flags), use_discriminative=use_discriminative, divisor=divisor, last=last,
+            chain_thaw=chain_thaw, from_scratch=from_scratch, unfreezing=unfreezing, early_stopping=early_stopping,
+            patience=patience)
+        job = classifier.job(run, model, plan, folder, facts, rows=rows, bs=bs, seed=seed, device=device,
+                             optimization=bundled(Optimization, flags), loss=bundled(ClassifierLoss, flags),
+                             intermediate=folder.model(names.intermediate_name(name)))
+        best, final, digest = classifier.train(job, folder, facts)
         run.finish({"best": best, "last": final}, **facts, split="val", weights_sha256=digest)
         training.discard_checkpoint(run.artefact)
         run.say(f"val error {final['error']:.2f}% (best epoch {best['error']:.2f}%): {names.portable(run.folder)}",

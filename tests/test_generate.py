@@ -17,7 +17,7 @@ import flow
 from flow import ROOT, SIZES, SMALL
 from ulmfit import generation, models, vocab
 from ulmfit.decoding import join_words, readable, undo_markers
-from ulmfit.errors import UsageError, UserError
+from ulmfit.errors import UserError
 from ulmfit.generation import draw, next_logits, next_probabilities, shown
 from ulmfit.tokens import SPECIAL_TOKENS, tokenize_texts
 

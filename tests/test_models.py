@@ -8,6 +8,8 @@ from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_clas_config, awd_lstm_
 from fastai.text.models.core import get_language_model, get_text_classifier, masked_concat_pool
 
 from ulmfit import models
+from ulmfit.errors import UsageError
+from ulmfit.hyperparameters import Dropouts
 from ulmfit.training import activation_regularization
 
 SIZES = {"emb_sz": 12, "n_hid": 20, "n_layers": 3}
@@ -186,6 +188,87 @@ def test_activation_regularization_equals_stock_without_padding():
     stock = 2.0 * states.pow(2).mean() + (states[:, 1:] - states[:, :-1]).pow(2).mean()
     ours = activation_regularization(states, torch.zeros(2, 5, dtype=torch.bool), 2.0, 1.0)
     torch.testing.assert_close(ours, stock)
+
+
+@pytest.mark.parametrize("lin_ftrs", [[], [30], [30, 20]])
+def test_hidden_layers_of_the_head_equal_stocks(lin_ftrs):
+    sizes = {"bptt": BPTT, "max_len": 28}
+    ours = models.classifier(VOCAB, CLASSES, **SIZES, **sizes, dropmult=1.0, lin_ftrs=lin_ftrs)
+    stock = get_text_classifier(AWD_LSTM, VOCAB, CLASSES, seq_len=BPTT, config={**awd_lstm_clas_config, **SIZES},
+                                lin_ftrs=lin_ftrs, ps=[0.1] * len(lin_ftrs), max_len=28)
+    assert str(ours[1].layers) == str(stock[1].layers)
+    stock.load_state_dict(ours.state_dict())
+    texts = documents([21, 21, 14, 9, 3])
+    ids, counts = models.pad_batch(texts, BPTT)
+    found = []
+    for model, batch in ((ours, (torch.from_numpy(ids), torch.from_numpy(counts))), (stock, (torch.from_numpy(ids),))):
+        torch.manual_seed(5)
+        found.append(model.train()(*batch)[0])
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-5)
+
+
+def probabilities(model: torch.nn.Module) -> dict[str, float]:
+    if isinstance(model[0], AWD_LSTM):
+        encoder, last = model[0], {"output": model[1].output_dp.p}
+    else:
+        encoder = model[0].module
+        head = [layer.p for layer in model[1].modules() if isinstance(layer, torch.nn.Dropout)]
+        # A dropout of 0 is no layer to fastai; the last one is always that behind the hidden layer.
+        assert head[-1] == 0.1
+        last = {"head": head[0] if len(head) == 2 else 0.0}
+    assert len({rnn.weight_p for rnn in encoder.rnns}) == len({dropout.p for dropout in encoder.hidden_dps}) == 1
+    return {"input": encoder.input_dp.p, "weight": encoder.rnns[0].weight_p, "embed": encoder.encoder_dp.embed_p,
+            "hidden": encoder.hidden_dps[0].p, **last}
+
+
+@pytest.mark.parametrize("dropmult", [0.0, 0.5])
+@pytest.mark.parametrize("name", ["input", "output", "weight", "embed", "hidden", "head"])
+@pytest.mark.parametrize("value", [0.0, 0.37])
+def test_a_dropout_that_is_set_is_taken_as_it_is_and_the_others_times_dropmult(dropmult, name, value):
+    dropouts = Dropouts(**{f"dropout_{name}": value})
+    if name != "head":
+        of_2018 = {"input": 0.25, "output": 0.1, "weight": 0.2, "embed": 0.02, "hidden": 0.15}
+        lm = models.language_model(VOCAB, **SIZES, dropmult=dropmult, dropouts=dropouts)
+        assert probabilities(lm) == pytest.approx({**{key: p * dropmult for key, p in of_2018.items()}, name: value})
+    if name != "output":
+        of_2018 = {"input": 0.4, "head": 0.4, "weight": 0.5, "embed": 0.05, "hidden": 0.3}
+        clas = models.classifier(VOCAB, CLASSES, **SIZES, bptt=BPTT, max_len=28, dropmult=dropmult, dropouts=dropouts)
+        assert probabilities(clas) == pytest.approx({**{key: p * dropmult for key, p in of_2018.items()}, name: value})
+
+
+def test_a_dropout_of_one_or_more_is_refused():
+    with pytest.raises(UsageError, match="--dropmult=4 makes the input dropout 1, .* by --dropout_input"):
+        models.language_model(VOCAB, **SIZES, dropmult=4.0)
+    dropouts = Dropouts(dropout_input=0.4, dropout_weight=0.2, dropout_hidden=0.3)
+    with pytest.raises(UsageError, match="--dropmult=2.5 makes the head dropout 1, .* by --dropout_head"):
+        models.classifier(VOCAB, CLASSES, **SIZES, bptt=BPTT, max_len=28, dropmult=2.5, dropouts=dropouts)
+
+
+def test_a_weight_dropout_of_zero_goes_from_training_to_evaluation():
+    lm = models.language_model(VOCAB, **SIZES, dropmult=1.0, dropouts=Dropouts(dropout_weight=0.0))
+    ids = torch.randint(0, VOCAB, (2, 5))
+    for training in (True, False, True):
+        lm.train(training)(ids)
+
+
+def test_the_vanilla_language_model_of_table_5_is_plain_lstms():
+    """`--dropmult=0`: in training too, it computes what torch's own layers do."""
+    torch.manual_seed(3)
+    lm = models.language_model(VOCAB, **SIZES, dropmult=0.0).train()
+    lm.reset()
+    ids = torch.randint(0, VOCAB, (2, 9), generator=torch.Generator().manual_seed(0))
+    found = torch.cat([lm(ids[:, :4])[0], lm(ids[:, 4:])[0]], dim=1)
+    weights = lm.state_dict()
+    states = weights["0.encoder.weight"][ids]
+    for layer, (n_in, n_out) in enumerate([(12, 20), (20, 20), (20, 12)]):
+        lstm = torch.nn.LSTM(n_in, n_out, batch_first=True)
+        own = f"0.rnns.{layer}."
+        lstm.load_state_dict({"weight_hh_l0": weights[own + "weight_hh_l0_raw"],
+                              **{name: weights[f"{own}module.{name}"] for name in ("weight_ih_l0", "bias_ih_l0",
+                                                                                  "bias_hh_l0")}})
+        states = lstm(states)[0]
+    logits = states @ weights["0.encoder.weight"].T + weights["1.decoder.bias"]
+    torch.testing.assert_close(found, logits, rtol=0, atol=1e-5)
 
 
 def test_dropouts_are_those_of_2018_times_dropmult():

@@ -10,9 +10,10 @@ import pretrain_lm
 import train_clas
 from ulmfit import models
 from ulmfit.errors import UsageError
+from ulmfit.flags import bundled
 from ulmfit.phases import (Phase, check_classifier_flags, classifier_phases, classifier_rates, language_model_phases,
                            language_model_rates)
-from ulmfit.schedules import Schedule
+from ulmfit.schedules import Schedule, ScheduleFlags
 
 ALL, TOP, TOP_TWO, TOP_THREE = (0, 1, 2, 3, 4), (4,), (3, 4), (2, 3, 4)
 CONSTANT, COSINE = Schedule("constant"), Schedule("cosine")
@@ -27,8 +28,9 @@ def asked(stage, phases, **flags) -> dict:
     """The stage's own defaults with `flags` in their place: what it hands on to `phases`."""
     known = {name: parameter.default for name, parameter in inspect.signature(stage).parameters.items()}
     assert flags.keys() <= known.keys()
-    takes = inspect.signature(phases).parameters
-    return {name: value for name, value in {**known, **flags}.items() if name in takes}
+    takes, values = inspect.signature(phases).parameters, {**known, **flags}
+    return {**{name: value for name, value in values.items() if name in takes},
+            "schedules": bundled(ScheduleFlags, values)}
 
 
 def clas(n_groups: int = 5, **flags) -> list[Phase]:
@@ -196,6 +198,76 @@ def test_rows_of_table_6(flags, rates, schedule):
     assert phase.patience is None and not phase.reload_best and not phase.keep
     stopping, = language_model_phases(epochs=25, pretraining=False, **{**values, "early_stopping": True})
     assert stopping.patience == 6 and stopping.reload_best and stopping.rates == phase.rates
+
+
+@pytest.mark.parametrize("flags, final", [
+    ({"cut_frac": 0.1, "ratio": 32.0}, LANGUAGE_MODEL), ({"cut_frac": 0.1}, Schedule("stlr", 8, 10)),
+    ({"schedule": "stlr"}, AFTER), ({"schedule": "cosine"}, COSINE), ({"schedule": "constant"}, CONSTANT),
+    ({"schedule": "one_cycle"}, Schedule("one_cycle")),
+    ({"schedule": "one_cycle", "div": 10.0, "mom_max": 0.8, "mom_min": 0.7},
+     Schedule("one_cycle", div=10, mom_max=0.8, mom_min=0.7))])
+def test_a_schedule_and_its_constants_are_those_of_every_phase(flags, final):
+    gradual_ones = UNFREEZING if flags == {"schedule": "stlr"} else final
+    assert [phase.schedule for phase in clas(**flags)] == [gradual_ones, gradual_ones, final]
+    assert {phase.schedule for phase in clas(chain_thaw=True, **flags)[:-1]} == {gradual_ones}
+    assert clas(startat=2, **flags)[0].schedule == final
+    if "schedule" in flags:
+        assert clas(from_scratch=True, **flags)[0].schedule == final
+    for stage, pretraining in ((finetune_lm.finetune_lm, False), (pretrain_lm.pretrain_lm, True)):
+        values = asked(stage, language_model_phases, **flags)
+        phase, = language_model_phases(epochs=1, pretraining=pretraining, **values)
+        expected = {AFTER: LANGUAGE_MODEL, Schedule("stlr", 8, 10): LANGUAGE_MODEL}.get(final, final)
+        assert phase.schedule == expected
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3, 4])
+def test_one_group_more_an_epoch(n_layers):
+    every = tuple(range(n_layers + 2))
+    phases = clas(n_layers + 2, cl=7, unfreezing="one_per_epoch")
+    assert [phase.groups for phase in phases] == [every[-count:] for count in range(1, n_layers + 3)]
+    assert [phase.epochs for phase in phases] == [1] * (n_layers + 1) + [7]
+    assert [phase.keep for phase in phases] == [False] * n_layers + [True, False]
+    assert [phase.schedule for phase in phases] == [UNFREEZING] * (n_layers + 1) + [AFTER]
+    assert len({phase.rates for phase in phases}) == 1 and len({phase.name for phase in phases}) == len(phases)
+
+
+@pytest.mark.parametrize("flags, named", [
+    ({"unfreezing": "one_per_epoch", "startat": 1}, "--startat=1"),
+    ({"unfreezing": "one_per_epoch", "startat": 2}, "--startat=2"),
+    ({"unfreezing": "one_per_epoch", "last": True}, "--last"),
+    ({"unfreezing": "one_per_epoch", "chain_thaw": True}, "--chain_thaw"),
+    ({"unfreezing": "one_per_epoch", "from_scratch": True}, "--from_scratch"),
+    ({"unfreezing": "one_per_epoch", "unfreeze": False}, "--nounfreeze"),
+    ({"divisor": 3.0, "last": True}, "--last"), ({"divisor": 3.0, "chain_thaw": True}, "--chain_thaw")])
+def test_flags_that_would_have_no_effect_are_refused(flags, named):
+    with pytest.raises(UsageError, match="choose one") as error:
+        clas(**flags)
+    assert named in str(error.value) and f"--{next(iter(flags))}" in str(error.value)
+
+
+@pytest.mark.parametrize("divisor", [1.0, 2.0, 10.0])
+def test_a_divisor_is_between_every_group_and_the_one_above(divisor):
+    rates = clas(divisor=divisor)[0].rates
+    assert rates == pytest.approx([0.01 / divisor ** power for power in (4, 3, 2, 1, 0)])
+    for pretraining in (False, True):
+        found = language_model_rates(0.004, 3, discriminative=True, pretraining=pretraining, divisor=divisor)
+        assert found == pytest.approx([0.004 / divisor ** power for power in (3, 2, 1, 0)])
+    assert classifier_rates(0.01, 5, True, 2.6) == classifier_rates(0.01, 5, True) == clas()[0].rates
+
+
+def test_frozen_epochs_train_the_embedding_and_the_decoder_first():
+    values = asked(finetune_lm.finetune_lm, language_model_phases, freeze_epochs=2, early_stopping=True, patience=3)
+    first, then = language_model_phases(epochs=25, pretraining=False, **values)
+    assert (first.groups, first.epochs, first.schedule) == ((3,), 2, LANGUAGE_MODEL)
+    assert (then.groups, then.epochs, then.schedule) == ((0, 1, 2, 3), 25, LANGUAGE_MODEL)
+    assert first.rates == then.rates == pytest.approx(TABLE_6_RATES)
+    # Only the last phase stops early, and goes back to the best of both.
+    assert (first.patience, first.reload_best, then.patience, then.reload_best) == (None, False, 3, True)
+
+
+def test_patience_is_the_last_phases():
+    assert [phase.patience for phase in clas(early_stopping=True, patience=2)] == [None, None, 2]
+    assert [phase.patience for phase in clas(patience=2)] == [None] * 3
 
 
 def test_pretraining_has_one_stlr_cycle():

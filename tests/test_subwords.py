@@ -84,6 +84,15 @@ def test_counting_in_bounded_memory_keeps_the_frequent_words():
     assert bounded == subwords.total_counts(parts, capacity=500)
 
 
+def test_counts_are_scaled_in_proportion():
+    counts = Counter({"common": 70_000, **{f"rare{number:05}": 3 for number in range(7000)}})
+    assert subwords.scaled(counts) == counts  # 700,000 characters
+    fewer = subwords.scaled(counts, characters=70_000)
+    total = sum((len(word) + 1) * count for word, count in fewer.items())
+    assert 69_980 <= total <= 70_000 and fewer["common"] == 7000
+    assert sum(fewer.values()) - 7000 == 2100 and max(count for word, count in fewer.items() if word != "common") == 1
+
+
 def test_training_is_the_same_every_time_and_a_small_text_gives_fewer_pieces(counts):
     asked = {"sp_type": "unigram", "lang": "en"}
     first = subwords.train(counts, sp_vocab=30000, **asked)

@@ -209,7 +209,8 @@ def test_create_toks_writes_every_document_once(made):
     made = tokenized(corpus)
     splits = ("train", "val", "test", "unsup")
     # `.lock` is the run's, held while the folder is being made.
-    assert set(made) == {".lock", "manifest.json", *(f"{s}.txt" for s in splits), *(f"{s}.documents.csv" for s in splits)}
+    assert set(made) == {".lock", "manifest.json", *(f"{split}.txt" for split in splits),
+                         *(f"{split}.documents.csv" for split in splits)}
 
     given = {split: list(csv.reader(open(corpus / f"{split}.csv", encoding="utf-8", newline="")))
              for split in ("train", "test", "unsup")}

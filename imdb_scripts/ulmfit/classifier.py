@@ -1,15 +1,19 @@
 """What train_clas, eval_clas and predict_with_classifier share."""
 
-import csv
-import sys
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import torch
+from fastai.losses import CrossEntropyLossFlat
+from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from . import files, metrics, models, predictions, records, training, vocab, weights
 from .errors import UserError
+from .hyperparameters import CLASSIFIER, HIDDEN_LAYERS, ClassifierLoss, Dropouts, Optimization
 from .loaders import ClassifierLoader
 from .names import DataFolder
 from .phases import Phase
@@ -17,15 +21,13 @@ from .records import Run
 from .tokens import tokenize_texts
 
 
-def train(run: Run, model: models.TextClassifier, phases: list[Phase], folder: DataFolder, facts: dict, *,
-          rows: np.ndarray | None, intermediate: Path, bs: int, seed: int, device: torch.device) \
-        -> tuple[dict, dict, str]:
-    """Trains the model in place, predicts val, saves both.
+def job(run: Run, model: models.TextClassifier, phases: list[Phase], folder: DataFolder, facts: dict, *,
+        rows: np.ndarray | None, intermediate: Path | None, bs: int, seed: int, device: torch.device,
+        optimization: Optimization = CLASSIFIER, loss: ClassifierLoss = ClassifierLoss()) -> training.Training:
+    """The training of the model in place.
 
     facts: what the weights file and the manifests say of the classifier. rows: those of the train split to learn from,
-    None for all. intermediate: folder that keeps the model
-    after a phase that says `keep`. Returns the rows of the best epoch and of the weights that are kept, and the
-    sha256 of the weights.
+    None for all. intermediate: folder that keeps the model after a phase that says `keep`; None where none does.
     """
     ids = folder.ids(facts["bpe"])
     documents, val = vocab.load_ids(ids, "train"), vocab.load_ids(ids, "val")
@@ -44,16 +46,42 @@ def train(run: Run, model: models.TextClassifier, phases: list[Phase], folder: D
 
     run.say(f"{len(train_loader.rows):,} training and {len(val):,} validation documents, {len(facts['classes'])} "
             f"classes, {sum(p.numel() for p in model.parameters()):,} weights")
-    job = training.Training(run, model, models.classifier_groups, phases, train_loader, val_loader,
-                            validation=validation,
-                            callbacks=[training.ClassifierOutput(training.ALPHA, training.BETA)],
-                            optimization=training.CLASSIFIER, device=device, unit="documents", after_phase=keep)
+    return training.Training(run, model, models.classifier_groups, phases, train_loader, val_loader,
+                             validation=validation,
+                             callbacks=[training.ClassifierOutput(optimization.alpha, optimization.beta)],
+                             optimization=optimization, device=device, unit="documents",
+                             loss_func=training_loss(loss, documents.labels[train_loader.rows], facts["classes"]),
+                             after_phase=keep)
+
+
+def train(job: training.Training, folder: DataFolder, facts: dict) -> tuple[dict, dict, str]:
+    """Trains, predicts val, saves both.
+
+    facts: see `job`. Returns the rows of the best epoch and of the weights that are kept, and the weights' sha256.
+    """
+    run, model = job.run, job.model
     best, final = job.fit()
-    probabilities = training.predict(model, val_loader, device)
-    write_predictions(run, val, probabilities, facts["classes"])
+    probabilities = training.predict(model, job.val, job.device)
+    write_predictions(run, job.val.documents, probabilities, facts["classes"])
     digest = weights.save(model, run.artefact / weights.WEIGHTS, facts)
-    vocab.copy_vocabulary(ids, run.artefact)
+    vocab.copy_vocabulary(folder.ids(facts["bpe"]), run.artefact)
     return best, final, digest
+
+
+def training_loss(loss: ClassifierLoss, labels: np.ndarray, classes: list[str]) -> CrossEntropyLossFlat:
+    """Cross-entropy, weighted and smoothed as `loss` says. Args: the labels (n,) of the training rows, the classes.
+
+    Raises UserError when a class that is to be weighted has no rows.
+    """
+    weight = None
+    if loss.class_weights == "balanced":
+        missing = [name for number, name in enumerate(classes) if not (labels == number).any()]
+        if missing:
+            raise UserError(f"--class_weights=balanced: none of the {len(labels)} training documents is of class "
+                            f"{missing[0]!r}; leave the flag out or train on more")
+        weight = torch.tensor(compute_class_weight("balanced", classes=np.arange(len(classes)), y=labels),
+                              dtype=torch.float32)
+    return CrossEntropyLossFlat(weight=weight, label_smoothing=loss.label_smoothing)
 
 
 def _check_trainable(documents: vocab.Documents, rows: np.ndarray | None, classes: list[str],
@@ -78,9 +106,26 @@ def load(folder: Path, vocab_fingerprint: str | None = None) -> models.TextClass
         raise UserError(f"{folder} was trained with another vocabulary than the dataset has now; run finetune_lm and "
                         f"train_clas again with --overwrite")
     model = models.classifier(facts["vocab_size"], len(facts["classes"]), **facts["sizes"], bptt=facts["bptt"],
-                              max_len=facts["max_len"], dropmult=facts["dropmult"])
+                              max_len=facts["max_len"], dropmult=facts["dropmult"],
+                              dropouts=Dropouts(dropout_head=facts.get("dropout_head")),
+                              lin_ftrs=facts.get("lin_ftrs", HIDDEN_LAYERS))
     weights.load_whole(model, folder / weights.WEIGHTS)
     return model
+
+
+def load_intermediate(model: models.TextClassifier, folder: Path, vocab_fingerprint: str) -> None:
+    """Loads the classifier of `folder` into one of the same sizes, whose dropouts may be others.
+
+    By position: fastai's head has no layer for a dropout of 0, and the names of the layers behind it shift. Raises
+    UserError when the vocabulary or a size is another.
+    """
+    # Its random first weights must not shift what training draws.
+    with torch.random.fork_rng(devices=[]):
+        stored = load(folder, vocab_fingerprint).state_dict()
+    try:
+        model.load_state_dict(dict(zip(model.state_dict(), stored.values(), strict=True)))
+    except RuntimeError as error:
+        raise UserError(f"{folder} does not fit this model: {' '.join(str(error).split())[:300]}") from error
 
 
 def evaluate(run: Run, model: nn.Module, folder: DataFolder, facts: dict, *, split: str, bs: int,
@@ -101,23 +146,42 @@ def evaluate(run: Run, model: nn.Module, folder: DataFolder, facts: dict, *, spl
             "confusion": metrics.confusion(documents.labels, probabilities).tolist()}
 
 
-def predict_texts(folder: Path, rows: list[list[str]], *, bs: int, device: torch.device) -> np.ndarray:
-    """Class probabilities (texts, classes) of texts, tokenized and numericalized as in training.
+@dataclass(frozen=True)
+class Predictor:
+    """A classifier that takes texts.
 
-    folder: the classifier's. rows: each text's columns.
+    numericalized: gives the ids of texts, each a list of its columns.
     """
+
+    model: models.TextClassifier
+    numericalized: Callable[[list[list[str]]], list[np.ndarray]]
+    bptt: int
+    backwards: bool
+
+    def __call__(self, rows: list[list[str]], *, bs: int, device: torch.device) -> np.ndarray:
+        """Class probabilities (texts, classes) float64, in the texts' own order."""
+        loader = ClassifierLoader(vocab.in_memory(self.numericalized(rows)), None, bs=bs, bptt=self.bptt,
+                                  backwards=self.backwards, seed=None)
+        return training.predict(self.model, loader, device)
+
+
+def predictor(folder: Path) -> Predictor:
+    """The classifier of a model's folder; texts are tokenized and numericalized as in its training."""
     facts = weights.facts(folder / weights.WEIGHTS)
-    stoi = vocab.ids_by_word(vocab.load_vocab(folder))
-    tokenized = tokenize_texts(rows, facts["lang"], vocab.sentencepiece_of(folder, facts))
-    ids = [vocab.numericalize(tokens, stoi) for tokens in tokenized]
-    loader = ClassifierLoader(vocab.in_memory(ids), None, bs=bs, bptt=facts["bptt"], backwards=facts["backwards"],
-                              seed=None)
-    return training.predict(load(folder), loader, device)
+    return Predictor(load(folder), partial(_numericalized, folder, facts), facts["bptt"], facts["backwards"])
 
 
-def print_predictions(probabilities: np.ndarray, classes: list[str]) -> None:
-    """A csv on standard output: the most probable class, then every class's probability."""
-    rows = csv.writer(sys.stdout, lineterminator="\n")
-    rows.writerow(["class", *(f"p:{name}" for name in classes)])
-    for row in probabilities:
-        rows.writerow([classes[int(row.argmax())], *(f"{value:.6g}" for value in row)])
+def _numericalized(folder: Path, facts: dict, rows: list[list[str]]) -> list[np.ndarray]:
+    """The ids of texts, tokenized as the model in `folder` was trained. rows: each text's columns."""
+    stoi = _ids_by_word(folder, facts["vocab_fingerprint"])
+    sp_model = vocab.sentencepiece_of(folder, facts)
+    return [vocab.numericalize(tokens, stoi) for tokens in tokenize_texts(rows, facts["lang"], sp_model)]
+
+
+@lru_cache(maxsize=None)
+def _ids_by_word(folder: Path, vocab_fingerprint: str) -> dict[str, int]:
+    """A model's vocabulary, read once however often texts come. Raises UserError when it is another's."""
+    words = vocab.load_vocab(folder)
+    if vocab.vocab_fingerprint(words) != vocab_fingerprint:
+        raise UserError(f"{folder / vocab.VOCAB} is not the vocabulary that the classifier beside it was trained with")
+    return vocab.ids_by_word(words)

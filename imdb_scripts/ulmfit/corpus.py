@@ -13,9 +13,10 @@ import hashlib
 import heapq
 import random
 import re
+from codecs import BOM_UTF8
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, BinaryIO, Iterable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
@@ -56,23 +57,23 @@ def decoded_lines(file: BinaryIO) -> Iterator[str]:
         encoding = "utf-8"
 
 
-def read_lines(file: BinaryIO, shown: Path | str) -> list[str]:
+def read_lines(file: BinaryIO, shown: Path | str) -> Iterator[str]:
     """A text a line, line ends cut off. Raises UserError that names the line (the first is 0) which is no text."""
-    texts = []
+    number = 0
     try:
-        for line in decoded_lines(file):
-            texts.append(line.rstrip("\r\n"))
+        for number, line in enumerate(decoded_lines(file), 1):
+            yield line.rstrip("\r\n")
     except NotText as error:
-        raise row_error(shown, len(texts), str(error)) from error
-    return texts
+        raise row_error(shown, number, str(error)) from error
 
 
-def read_rows(file: BinaryIO, shown: Path | str) -> Iterator[list[str]]:
+def read_rows(file: BinaryIO, shown: Path | str, lines: Iterable[str] | None = None) -> Iterator[list[str]]:
     """The rows of a csv file as a strict parser reads them, in a stream.
 
     Args:
         file: opened in binary mode; decoded here, so that an error is known by its row.
         shown: the file's name in errors.
+        lines: `decoded_lines(file)`, from a caller who wants to see them too; none is taken before its row is due.
 
     Raises:
         UserError: invalid UTF-8, a NUL byte, an unterminated quote, text after a closing quote, or no row at all.
@@ -80,7 +81,7 @@ def read_rows(file: BinaryIO, shown: Path | str) -> Iterator[list[str]]:
     csv.field_size_limit(_FIELD_LIMIT)
     number = 0
     try:
-        for row in csv.reader(decoded_lines(file), strict=True):
+        for row in csv.reader(decoded_lines(file) if lines is None else lines, strict=True):
             if row:
                 yield row
                 number += 1
@@ -148,33 +149,70 @@ def read_chunks(path: Path | str, n_lbls: int, chunksize: int, n_texts: int | No
             start += len(chunk)
 
 
-def read_columns(path: Path | str, columns: Sequence[str]) -> list[list[str]]:
-    """Some columns of any csv file, for prediction.
+class TableRow(NamedTuple):
+    """A row of any csv file.
+
+    written: the characters it consists of, with its line end, any blank lines before it and the byte order mark.
+    fields: its columns; none for the blank lines after the last row. texts: of a document, its text columns.
+    """
+
+    written: str
+    fields: list[str]
+    texts: list[str] | None
+
+
+def read_table(path: Path | str, columns: Sequence[str], header: str = "auto") -> Iterator[TableRow]:
+    """The rows of any csv file, in a stream; joined, what they are written as is the file.
 
     Args:
-        columns: numbers from 0 for a file without a header; as soon as one is a name, the first row is the header.
-
-    Returns:
-        For each row the texts of those columns, in the order asked for.
+        columns: which of them hold the text: names, or numbers from 0.
+        header: whether the first row holds the columns' names: yes, no, or auto: as soon as one of `columns` is no
+            number.
 
     Raises:
-        UserError: a column that is not there, or a file that `read_rows` refuses.
+        UserError: a column that is not there or is there twice, no row but the header, or a file that `read_rows`
+            refuses.
     """
+    has_header = header == "yes" or (header == "auto" and not all(column.isdecimal() for column in columns))
+    written = []
+
+    def lines() -> Iterator[str]:
+        for line in decoded_lines(file):
+            written.append(line)
+            yield line
+
+    number = 0
     with _opened(path) as file:
-        rows = read_rows(file, path)
-        first = next(rows)
-        has_header = not all(column.isdecimal() for column in columns)
-        names = first if has_header else [str(i) for i in range(len(first))]
-        for column in columns:
-            if column not in names:
-                raise UserError(f"{path} has no column {column!r}; its columns are {shortened(names)} "
-                                f"({'of its first row, the header' if has_header else 'without a header, from 0'})")
-        places = [names.index(column) for column in columns]
-        chosen = [] if has_header else [[first[place] for place in places]]
-        for number, row in enumerate(rows, 1):
-            check_row(row, len(first), 0, path, number)
-            chosen.append([row[place] for place in places])
-    return chosen
+        if file.peek(len(BOM_UTF8)).startswith(BOM_UTF8):
+            written.append("\ufeff")
+        for number, row in enumerate(read_rows(file, path, lines())):
+            if number == 0:
+                width = len(row)
+                places = _places(path, columns, row, has_header)
+            check_row(row, width, 0, path, number)
+            is_document = number > 0 or not has_header
+            yield TableRow("".join(written), row, [row[place] for place in places] if is_document else None)
+            written.clear()
+    if has_header and number == 0:
+        raise UserError(f"{path} has a header and no row below it")
+    if written:
+        yield TableRow("".join(written), [], None)
+
+
+def _places(path: Path | str, columns: Sequence[str], first: list[str], has_header: bool) -> list[int]:
+    """Where the columns stand in a row; a header's names come before numbers."""
+    numbers = [str(place) for place in range(len(first))]
+    names = first if has_header else numbers
+    places = []
+    for column in columns:
+        if names.count(column) > 1:
+            raise UserError(f"{path} has {names.count(column)} columns {column!r}; name it by its number, from 0, and "
+                            f"add --header=yes")
+        if column not in names and column not in numbers:
+            raise UserError(f"{path} has no column {column!r}; its columns are {shortened(names)} "
+                            f"({'of its first row, the header' if has_header else 'without a header, from 0'})")
+        places.append((names if column in names else numbers).index(column))
+    return places
 
 
 def classes_of(labels: Iterable[str]) -> list[str]:

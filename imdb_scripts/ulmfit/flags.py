@@ -5,7 +5,8 @@ whether the flag changes the result (and so the run's fingerprint). A flag that 
 in all of them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class Flag:
     result: bool = True
 
 
-DATA, NAMES, MODEL, SCHEDULE, LAYERS, TRAINING, RUN = (
-    "Data", "Names", "Model", "Learning rates", "Which layers train", "Training", "The run")
+DATA, NAMES, MODEL, DROPOUT, SCHEDULE, LAYERS, TRAINING, OPTIMIZER, RUN = (
+    "Data", "Names", "Model", "Dropout", "Learning rates", "Which layers train", "Training", "Optimizer and loss",
+    "The run")
 
 FLAGS: dict[str, Flag] = {
     # data
@@ -93,33 +95,96 @@ FLAGS: dict[str, Flag] = {
     "n_layers": Flag("int", MODEL, "LSTM layers; taken from loaded weights unless typed", low=1),
     "bptt": Flag("int", MODEL, "tokens of back-propagation through time", low=5),
     "max_len": Flag("int", MODEL, "last tokens of a document that pooling keeps; without it, 20 x bptt", low=1),
-    "dropmult": Flag("float", MODEL, "factor on every dropout", low=0),
+    "lin_ftrs": Flag("text", MODEL, "sizes of the head's hidden layers, separated by commas, as 100,50; none: no "
+                                    "hidden layer"),
     "preload": Flag("bool", MODEL, "start from the pretrained language model, not from random weights"),
-    "from_scratch": Flag("bool", MODEL, "random encoder, no language model, no gradual steps, constant rate"),
+    "from_scratch": Flag("bool", MODEL, "random encoder, no language model, no gradual steps, constant rate unless "
+                                        "--schedule says otherwise"),
     "model": Flag("choice", MODEL, "tf-idf with logistic regression, or NB-SVM", choices=("tfidf", "nbsvm")),
     "ngrams": Flag("int", MODEL, "longest n-gram counted; without it, 2 for tfidf and 3 for nbsvm", low=1, high=9),
+    # dropout
+    "dropmult": Flag("float", DROPOUT, "factor on every dropout that is not set by itself", low=0),
+    "dropout_input": Flag("float", DROPOUT, "of the word vectors, a unit at a time, taken as it is and not times "
+                                            "dropmult, like the next ones; without it, dropmult x 0.25 in a language "
+                                            "model, x 0.4 in a classifier", low=0, high=0.99),
+    "dropout_output": Flag("float", DROPOUT, "of the last layer's states before the decoder; without it, dropmult x "
+                                             "0.1", low=0, high=0.99),
+    "dropout_weight": Flag("float", DROPOUT, "of the LSTM's hidden-to-hidden weights; without it, dropmult x 0.2 in a "
+                                             "language model, x 0.5 in a classifier", low=0, high=0.99),
+    "dropout_embed": Flag("float", DROPOUT, "of whole words; without it, dropmult x 0.02 in a language model, x 0.05 "
+                                            "in a classifier", low=0, high=0.99),
+    "dropout_hidden": Flag("float", DROPOUT, "between LSTM layers; without it, dropmult x 0.15 in a language model, x "
+                                             "0.3 in a classifier", low=0, high=0.99),
+    "dropout_head": Flag("float", DROPOUT, "of the pooled states; without it, dropmult x 0.4 (the head's further "
+                                           "layers have 0.1)", low=0, high=0.99),
     # learning rates
     "lr": Flag("float", SCHEDULE, "highest learning rate, of the last layer group", above=0),
     "use_clr": Flag("bool", SCHEDULE, "slanted triangular rates (STLR); False: one cosine cycle over the epochs"),
     "use_regular_schedule": Flag("bool", SCHEDULE, "constant rate; wins over --use_clr"),
     "use_discriminative": Flag("bool", SCHEDULE, "lower rates for lower layer groups; False: one rate for all"),
+    "divisor": Flag("float", SCHEDULE, "each group's rate is that of the group above divided by this; without it, 2.6 "
+                                       "in a classifier, the rates of 2018 in a language model", low=1),
+    "schedule": Flag("choice", SCHEDULE, "the schedule by name, in each phase; without it, what the flags of 2018 say",
+                     choices=("stlr", "cosine", "constant", "one_cycle")),
+    "cut_frac": Flag("float", SCHEDULE, "stlr: part of the updates in which the rate rises; without it, 1/10 in a "
+                                        "language model, 1/3 while a classifier unfreezes, then 1/8", above=0, high=1),
+    "ratio": Flag("float", SCHEDULE, "stlr: highest rate to lowest; without it, 32 in a language model, 8 in a "
+                                     "classifier", low=1),
+    "pct_start": Flag("float", SCHEDULE, "one_cycle: part of the updates in which the rate rises; without it, 0.25",
+                      low=0, high=1),
+    "div": Flag("float", SCHEDULE, "one_cycle: highest rate to first; without it, 25", low=1),
+    "div_final": Flag("float", SCHEDULE, "one_cycle: highest rate to last; without it, 100000", low=1),
+    "mom_max": Flag("float", SCHEDULE, "one_cycle: Adam's first beta at its beginning and end; without it, 0.95", low=0,
+                    high=0.9999),
+    "mom_min": Flag("float", SCHEDULE, "one_cycle: Adam's first beta where the rate is highest; without it, 0.85",
+                    low=0, high=0.9999),
+    "start_lr": Flag("float", SCHEDULE, "first rate of the range test", above=0),
+    "end_lr": Flag("float", SCHEDULE, "last rate of the range test", above=0),
+    "num_it": Flag("int", SCHEDULE, "updates of the range test", low=30, high=10_000),
+    "stop_div": Flag("bool", SCHEDULE, "end the range test when the loss is four times its lowest"),
     # layers
     "startat": Flag("int", LAYERS, "where to begin: see above", low=0),
     "unfreeze": Flag("bool", LAYERS, "the final stage trains every group; False: the last three only"),
     "last": Flag("bool", LAYERS, "train only the last group, with no gradual steps"),
     "chain_thaw": Flag("bool", LAYERS, "each layer alone, then all (Felbo 2017), at fixed rates"),
+    "unfreezing": Flag("choice", LAYERS, "pace of gradual unfreezing, an epoch a step: the last group, the last two, "
+                                         "then all; or one more group a step until all train",
+                       choices=("2018", "one_per_epoch")),
+    "freeze_epochs": Flag("int", LAYERS, "epochs before the others in which the LSTM layers are frozen and only the "
+                                         "embedding with the decoder trains", low=0),
     # training
     "cl": Flag("int", TRAINING, "epochs (of the final stage)", low=1),
     "bs": Flag("int", TRAINING, "batch size", low=1),
-    "early_stopping": Flag("bool", TRAINING, "stop after 6 epochs without a better validation loss, keep the best"),
+    "early_stopping": Flag("bool", TRAINING, "stop after --patience epochs without a better validation loss, keep the "
+                                             "best"),
+    "patience": Flag("int", TRAINING, "epochs that --early_stopping waits", low=1),
     "notrain": Flag("bool", TRAINING, "keep the pretrained weights as they are, matched to the vocabulary"),
     "sampled": Flag("bool", TRAINING, "sampled softmax in training; validation is always by the full softmax"),
     "seed": Flag("int", TRAINING, "seed of weights, order and dropout", low=0, high=2**32 - 1),
+    "precision": Flag("choice", TRAINING, "of the numbers in training: mixed with 16 bits where that is enough (fp16: "
+                                          "GPU only), or full; validation is always full",
+                      choices=("full", "fp16", "bf16")),
+    # optimizer and loss
+    "clip": Flag("float", OPTIMIZER, "highest norm of the gradient; 0: any", low=0),
+    "wd": Flag("float", OPTIMIZER, "weight decay, as L2", low=0),
+    "beta1": Flag("float", OPTIMIZER, "Adam's first beta, the momentum", low=0, high=0.9999),
+    "beta2": Flag("float", OPTIMIZER, "Adam's second beta", low=0, high=0.99999),
+    "eps": Flag("float", OPTIMIZER, "Adam's epsilon", above=0),
+    "alpha": Flag("float", OPTIMIZER, "activation regularization (AR): times the mean square of the last layer's "
+                                      "states", low=0),
+    "beta": Flag("float", OPTIMIZER, "temporal activation regularization (TAR): times the mean square of their steps "
+                                     "in time", low=0),
+    "class_weights": Flag("choice", OPTIMIZER, "weights of the classes in the training loss: n / (classes x count); "
+                                               "without it, all the same", choices=("balanced",)),
+    "label_smoothing": Flag("float", OPTIMIZER, "part of each label spread over all classes in the training loss",
+                            low=0, high=0.99),
     # the run
     "cuda_id": Flag("int", RUN, "GPU number; -1: the CPU; without it, the first visible GPU, else the CPU", low=-1,
                     result=False),
     "threads": Flag("int", RUN, "CPU threads; without it, every core", low=1, result=False),
     "workers": Flag("int", RUN, "processes; without it, one a core", low=1, result=False),
+    "track": Flag("choice", RUN, "a tracker that gets losses, rates and metrics too, in results/tracking", result=False,
+                  choices=("none", "tensorboard", "wandb", "mlflow")),
     "results_dir": Flag("path", RUN, "where run records are written", result=False),
     "overwrite": Flag("bool", RUN, "replace a run of the same name that had other flags or inputs", result=False),
     "quiet": Flag("bool", RUN, "print only the result", result=False),
@@ -134,18 +199,43 @@ FLAGS: dict[str, Flag] = {
     "csv": Flag("path", DATA, "csv file with one text a row", result=False),
     "column": Flag("text", DATA, "the csv's text column: a name when it has a header, else a number from 0",
                    result=False),
+    "output": Flag("path", DATA, "copy of the csv file with the predictions as further columns", result=False),
+    "probabilities": Flag("bool", DATA, "the probability of every class beside the class", result=False),
+    "ensemble": Flag("bool", NAMES, "average the forward and the backward classifier of these names", result=False),
+    "models": Flag("text", NAMES, "classifiers to average: folders of dir_path/models, separated by spaces",
+                   result=False),
+    "itos_filename": Flag("path", NAMES, "vocabulary of a classifier given by its files: itos.pkl or vocab.json",
+                          result=False),
+    "trained_classifier_filename": Flag("path", NAMES, "its weights: clas_1.h5 of 2018 or weights.safetensors",
+                                        result=False),
+    "num_classes": Flag("int", NAMES, "number of classes it must have", low=2, result=False),
 }
 
 # Where a flag is another in one stage than in the rest.
 OF_STAGE: dict[str, dict[str, Flag]] = {
+    "pretrain_lm": {
+        "schedule": Flag("choice", SCHEDULE, "the schedule by name; without it, stlr",
+                         choices=("stlr", "cosine", "constant", "one_cycle"))},
     "sample_train": {
         "train_file_id": Flag("id", NAMES, "name of the subset; without it N, or N-sSEED", result=False),
         "seed": Flag("int", TRAINING, "seed of the draw", low=0, high=2**32 - 1)},
     "train_baseline": {
         "seed": Flag("int", TRAINING, "seed of the order in which documents are visited", low=0, high=2**32 - 1)},
+    "lr_find": {
+        "kind": Flag("choice", DATA, "the model: a classifier, as for train_clas, or a language model, as for "
+                                     "finetune_lm", choices=("clas", "lm")),
+        "lm_id": Flag("id", NAMES, "name of the language model: to be fine-tuned, or under the classifier",
+                      result=False),
+        "from_scratch": Flag("bool", MODEL, "random weights: no pretrained model, no language model"),
+        "clip": replace(FLAGS["clip"], help=FLAGS["clip"].help + "; without it 25, of a language model 0.3"),
+        "wd": replace(FLAGS["wd"], help=FLAGS["wd"].help + "; without it 1e-6, of a language model 1e-7")},
     "show_batch": {
         "split": Flag("choice", DATA, "split to show", choices=("train", "val", "test", "unsup")),
         "n": Flag("int", DATA, "documents or rows shown; without it 5, with --tokens all", low=1)},
+    "predict_with_classifier": {
+        "header": Flag("choice", DATA, "whether the csv's first row holds the columns' names; auto: when --column is "
+                                       "one", choices=("auto", "yes", "no"), result=False),
+        "overwrite": Flag("bool", RUN, "replace the file of --output, which may be that of --csv", result=False)},
     "prepare_wiki": {
         "lang": Flag("id", DATA, "language of the Wikipedia, as the dump names it: en, de, zh, simple")},
     "generate": {
@@ -158,6 +248,11 @@ OF_STAGE: dict[str, dict[str, Flag]] = {
 def flag_of(stage: str, name: str) -> Flag | None:
     """What a flag means to a stage; None when the register lacks it."""
     return OF_STAGE.get(stage, {}).get(name) or FLAGS.get(name)
+
+
+def bundled(kind: type, values: dict[str, Any]) -> Any:
+    """A dataclass whose fields are flags, filled with a stage's values; what the stage lacks keeps its default."""
+    return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
 
 
 def result_flags(values: dict) -> dict:

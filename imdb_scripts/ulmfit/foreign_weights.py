@@ -89,6 +89,46 @@ class ForeignModel:
         return tensors, {**counts, "aliased": len(aliased)}
 
 
+@dataclass(frozen=True)
+class ForeignClassifier:
+    """A classifier of fastai 0.7.
+
+    encoder: tensors under `models.language_model`'s names. head: of each of its blocks the tensors of the batch
+    normalisation ("bn.weight", ...) and of the linear layer ("lin.weight", "lin.bias"). words: one a row.
+    """
+
+    encoder: dict[str, "Tensor"]
+    head: list[dict[str, "Tensor"]]
+    sizes: dict[str, int]
+    words: list[str]
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.head[-1]["lin.bias"])
+
+
+def read_classifier(weights: Path, vocab: Path) -> ForeignClassifier:
+    """What train_clas of 2018 saved, and its vocabulary. Raises UserError for what is no such classifier."""
+    with _opened(weights) as weights_file, _opened(vocab) as vocab_file:
+        state, words = _load_weights(weights_file, str(weights)), _load_words(vocab_file, str(vocab))
+    blocks: dict[int, dict[str, Any]] = {}
+    rest = {}
+    for name, tensor in state.items():
+        if found := re.fullmatch(r"1\.layers\.([0-9])\.((?:bn|lin)\.\w+)", str(name)):
+            blocks.setdefault(int(found[1]), {})[found[2]] = tensor
+        else:
+            rest[name] = tensor
+    if not blocks:
+        raise UserError(f"{weights} holds no 1.layers.0.lin.weight; expected a classifier of fastai 0.7, as clas_1.h5")
+    tensors, sizes = _language_model(rest, str(weights))
+    if len(words) != len(tensors["0.encoder.weight"]):
+        raise UserError(f"{vocab} has {len(words):,} words, and {weights} has {len(tensors['0.encoder.weight']):,} "
+                        f"rows; they do not belong together")
+    head = _head(blocks, 3 * sizes["emb_sz"], str(weights))
+    return ForeignClassifier({name: tensor for name, tensor in tensors.items() if name.startswith("0.")}, head, sizes,
+                             words)
+
+
 # -- finding -----------------------------------------------------------------------------------------------------------
 
 def find(folder: Path, backwards: bool, pretrain_id: str) -> ForeignFiles | None:
@@ -296,3 +336,27 @@ def _language_model(state: dict[str, Any], shown: str) -> tuple[dict[str, "Tenso
                if name in state and name not in weights.EMBEDDING[1:]}
     tensors.setdefault("1.decoder.bias", torch.zeros(rows))
     return weights.tied(tensors), {"emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers}
+
+
+def _head(blocks: dict[int, dict[str, Any]], width: int, shown: str) -> list[dict[str, "Tensor"]]:
+    """The blocks of a classifier's head in their order; each must take what the one before it gives.
+
+    width: what the first one takes.
+    """
+    import torch
+
+    head = []
+    for number in range(max(blocks) + 1):
+        block = blocks.get(number, {})
+        bias = block.get("lin.bias")
+        outputs = len(bias) if isinstance(bias, torch.Tensor) and bias.dim() == 1 else 0
+        shapes = {**{f"bn.{name}": (width,) for name in ("weight", "bias", "running_mean", "running_var")},
+                  "lin.weight": (outputs, width), "lin.bias": (outputs,)}
+        for name, shape in shapes.items():
+            tensor = block.get(name)
+            if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or tensor.shape != shape:
+                found = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else "missing"
+                raise UserError(f"{shown}: 1.layers.{number}.{name} is {found}; expected {shape}, of floats")
+        head.append({name: block[name].detach().float() for name in shapes})
+        width = outputs
+    return head

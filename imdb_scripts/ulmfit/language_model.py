@@ -10,6 +10,7 @@ from fastai.losses import CrossEntropyLossFlat
 from torch import nn
 
 from . import training, vocab, weights
+from .hyperparameters import LANGUAGE_MODEL, Optimization
 from .loaders import LMLoader, TextStream
 from .models import lm_groups
 from .names import DataFolder
@@ -28,9 +29,10 @@ def text(folder: DataFolder, splits: Sequence[str], backwards: bool, bpe: bool =
                       backwards)
 
 
-def train(run: Run, model: nn.Module, phases: list[Phase], train_text: TextStream, val_text: TextStream, *, bs: int,
-          bptt: int, seed: int, device: torch.device, sampled: bool = False) -> tuple[dict, dict]:
-    """Trains the model in place. Returns the rows (best, last) of metrics.jsonl."""
+def job(run: Run, model: nn.Module, phases: list[Phase], train_text: TextStream, val_text: TextStream, *, bs: int,
+        bptt: int, seed: int, device: torch.device, optimization: Optimization = LANGUAGE_MODEL,
+        sampled: bool = False) -> training.Training:
+    """The training of the model in place; its `fit` returns the rows (best, last) of metrics.jsonl."""
     train_loader = LMLoader(train_text, bs=bs, bptt=bptt, seed=seed, what="the training text")
     val_loader = LMLoader(val_text, bs=bs, bptt=bptt, seed=None, what="the validation text")
     loss = CrossEntropyLossFlat()
@@ -39,11 +41,10 @@ def train(run: Run, model: nn.Module, phases: list[Phase], train_text: TextStrea
         sample_in_training(model)
     run.say(f"training text {len(train_text):,} tokens, validation text {len(val_text):,} tokens, "
             f"{sum(p.numel() for p in model.parameters()):,} weights")
-    job = training.Training(run, model, lm_groups, phases, train_loader, val_loader,
-                            validation=training.LanguageModelValidation(),
-                            callbacks=[RNNCallback(), RNNRegularizer(training.ALPHA, training.BETA)],
-                            optimization=training.LANGUAGE_MODEL, device=device, unit="tokens", loss_func=loss)
-    return job.fit()
+    return training.Training(run, model, lm_groups, phases, train_loader, val_loader,
+                             validation=training.LanguageModelValidation(),
+                             callbacks=[RNNCallback(), RNNRegularizer(optimization.alpha, optimization.beta)],
+                             optimization=optimization, device=device, unit="tokens", loss_func=loss)
 
 
 def evaluate(model: nn.Module, val_text: TextStream, *, bs: int, bptt: int, device: torch.device) -> dict:

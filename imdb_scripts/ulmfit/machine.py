@@ -9,13 +9,20 @@ import torch
 from .errors import UserError
 
 
-def pick_device(cuda_id: int | None) -> torch.device:
-    """-1: the CPU; None: the first visible GPU, else the CPU. Raises UserError for a GPU that is not there."""
+def pick_device(cuda_id: int | None, precision: str = "full") -> torch.device:
+    """-1: the CPU; None: the first visible GPU, else the CPU.
+
+    Raises UserError for a GPU that is not there, and for a precision that the device does not have.
+    """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if cuda_id is None:
         cuda_id = 0 if count else -1
     if cuda_id >= count:
         raise UserError(f"--cuda_id={cuda_id}: {count} GPUs are visible here; --cuda_id=-1 is the CPU")
+    if precision == "fp16" and cuda_id == -1:
+        raise UserError("--precision=fp16 needs a GPU, and none is visible here; --precision=bf16 runs on the CPU too")
+    if precision == "bf16" and cuda_id != -1 and not torch.cuda.is_bf16_supported():
+        raise UserError("--precision=bf16: this GPU does not have it; --precision=fp16 runs on every GPU")
     return torch.device("cpu") if cuda_id == -1 else torch.device("cuda", cuda_id)
 
 

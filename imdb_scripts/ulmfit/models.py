@@ -1,5 +1,7 @@
 """fastai's AWD-LSTM as language model and as classifier, the latter with pooling that is exact at every length."""
 
+from typing import Sequence
+
 import numpy as np
 import torch
 from fastai.text.models.awdlstm import (AWD_LSTM, WeightDropout, awd_lstm_clas_config, awd_lstm_clas_split,
@@ -7,16 +9,20 @@ from fastai.text.models.awdlstm import (AWD_LSTM, WeightDropout, awd_lstm_clas_c
 from fastai.text.models.core import PoolingLinearClassifier, SentenceEncoder, get_language_model, get_text_classifier
 from torch import Tensor, nn
 
+from .hyperparameters import HIDDEN_LAYERS, Dropouts
 from .vocab import PAD_ID
 
 lm_groups, classifier_groups = awd_lstm_lm_split, awd_lstm_clas_split
 
 
-def language_model(vocab_size: int, *, emb_sz: int, n_hid: int, n_layers: int, dropmult: float) -> nn.Module:
+def language_model(vocab_size: int, *, emb_sz: int, n_hid: int, n_layers: int, dropmult: float,
+                   dropouts: Dropouts = Dropouts()) -> nn.Module:
     """AWD-LSTM language model with tied weights; dropouts of 2018 (input 0.25, output 0.1, weight 0.2, embedding
-    0.02, hidden 0.15) times `dropmult`. Input (batch, tokens) ids; output logits (batch, tokens, vocab_size)."""
-    config = {**awd_lstm_lm_config, "emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers, "pad_token": PAD_ID}
-    return _without_dropout(get_language_model(AWD_LSTM, vocab_size, config=config, drop_mult=dropmult))
+    0.02, hidden 0.15) times `dropmult`, but for those that `dropouts` sets. Input (batch, tokens) ids; output logits
+    (batch, tokens, vocab_size)."""
+    config = {**awd_lstm_lm_config, "emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers, "pad_token": PAD_ID,
+              **dropouts.of_language_model(dropmult)}
+    return _without_dropout(get_language_model(AWD_LSTM, vocab_size, config=config))
 
 
 def _without_dropout(model: nn.Module) -> nn.Module:
@@ -79,7 +85,9 @@ def concat_pool(states: Tensor, padding: Tensor) -> Tensor:
     """
     real = ~padding
     last = padding.shape[1] - 1 - real.flip(1).to(torch.uint8).argmax(dim=1)
-    mean = states.masked_fill(padding[:, :, None], 0).sum(dim=1) / real.sum(dim=1)[:, None].to(states.dtype)
+    # In mixed precision the states are of 16 bits, too few for a sum over a long document.
+    total = states.masked_fill(padding[:, :, None], 0).sum(dim=1, dtype=torch.float32)
+    mean = total / real.sum(dim=1)[:, None].to(total.dtype)
     highest = states.masked_fill(padding[:, :, None], -float("inf")).max(dim=1).values
     return torch.cat([states[torch.arange(len(states), device=states.device), last], highest, mean], dim=1)
 
@@ -104,15 +112,20 @@ class TextClassifier(nn.Sequential):
 
 
 def classifier(vocab_size: int, n_classes: int, *, emb_sz: int, n_hid: int, n_layers: int, bptt: int, max_len: int,
-               dropmult: float) -> TextClassifier:
+               dropmult: float, dropouts: Dropouts = Dropouts(), lin_ftrs: Sequence[int] = HIDDEN_LAYERS) \
+        -> TextClassifier:
     """AWD-LSTM classifier; dropouts of 2018 (input 0.4, weight 0.5, embedding 0.05, hidden 0.3, head 0.4) times
-    `dropmult`, and 0.1 before the last layer whatever `dropmult` is."""
-    config = {**awd_lstm_clas_config, "emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers, "pad_token": PAD_ID}
-    stock = get_text_classifier(AWD_LSTM, vocab_size, n_classes, seq_len=bptt, config=config, drop_mult=dropmult,
-                                lin_ftrs=[50], ps=[0.1], pad_idx=PAD_ID, max_len=max_len)
+    `dropmult`, but for those that `dropouts` sets, and 0.1 behind each of the head's hidden layers in any case.
+
+    lin_ftrs: sizes of these hidden layers."""
+    config = {**awd_lstm_clas_config, "emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers, "pad_token": PAD_ID,
+              **dropouts.of_classifier(dropmult)}
+    lin_ftrs, ps = list(lin_ftrs), [0.1] * len(lin_ftrs)
+    stock = get_text_classifier(AWD_LSTM, vocab_size, n_classes, seq_len=bptt, config=config, lin_ftrs=lin_ftrs, ps=ps,
+                                pad_idx=PAD_ID, max_len=max_len)
     _without_dropout(stock)
     encoder = ChunkedEncoder(bptt, stock[0].module, pad_idx=PAD_ID, max_len=max_len)
-    head = PoolingClassifier([emb_sz * 3, 50, n_classes], [config["output_p"] * dropmult, 0.1], bptt)
+    head = PoolingClassifier([emb_sz * 3, *lin_ftrs, n_classes], [config["output_p"], *ps], bptt)
     head.load_state_dict(stock[1].state_dict())
     return TextClassifier(encoder, head)
 

@@ -9,6 +9,7 @@
     data/imdb/models/lm--fwd--word--ID--all--s0/              a language model's weights and checkpoint
     data/imdb/models/clas--fwd--word--ID--all--s0/            a classifier's
     results/runs/imdb--train_clas--fwd--word--ID--all--s0/    a run's record
+    results/tracking/imdb--train_clas--.../  mlflow.db        what --track leaves on this machine
 
 A name is its fields joined by `--`, which no field may contain, so that two runs that differ in direction, unit,
 id, training subset or seed never share a file.
@@ -186,6 +187,11 @@ def run_id(dataset: str, stage: str, *fields: str) -> str:
 
 def run_folder(results_dir: Path | str, run: str) -> Path:
     return Path(results_dir) / "runs" / run
+
+
+def tracking_folder(run_folder: Path) -> Path:
+    """Where a tracker keeps what it has of a run: beside the records, which stay small."""
+    return run_folder.parents[1] / "tracking" / run_folder.name
 
 
 def export_files(folder: Path, export_id: str, backwards: bool, bpe: bool = False) -> tuple[Path, ...]:

@@ -10,11 +10,13 @@ scripts was. Layer groups are numbered as fastai splits the model:
 from dataclasses import dataclass
 
 from .errors import UsageError
-from .schedules import Schedule, choose
+from .schedules import Schedule, ScheduleFlags
 
 DIVISOR = 2.6
 CHAIN_THAW_LAST, CHAIN_THAW_OTHERS = 1e-3, 1e-4
+_WORDS = {2: "two", 3: "three", 4: "four", 5: "five"}
 PATIENCE = 6
+UNFREEZING_2018, ONE_PER_EPOCH = "2018", "one_per_epoch"
 
 
 @dataclass(frozen=True)
@@ -38,36 +40,53 @@ class Phase:
     keep: bool = False
 
 
-def language_model_rates(lr: float, n_layers: int, discriminative: bool, pretraining: bool) -> tuple[float, ...]:
-    """Rates of the groups LSTM 1..n and embedding + decoder, as the 2018 scripts had them.
+def divided_rates(lr: float, n_groups: int, divisor: float) -> tuple[float, ...]:
+    """The last group has lr, every other one the rate of the group above divided by `divisor` (section 3.2)."""
+    return tuple(lr / divisor ** (n_groups - 1 - group) for group in range(n_groups))
 
-    The top LSTM has lr, the next lr/3, each lower one half again (three layers: lr/6, lr/3, lr); the embedding with
-    the decoder lr/2 in fine-tuning, lr in pretraining.
+
+def language_model_rates(lr: float, n_layers: int, discriminative: bool, pretraining: bool,
+                         divisor: float | None = None) -> tuple[float, ...]:
+    """Rates of the groups LSTM 1..n and embedding + decoder; without a divisor as the 2018 scripts had them.
+
+    Theirs: the top LSTM has lr, the next lr/3, each lower one half again (three layers: lr/6, lr/3, lr); the
+    embedding with the decoder lr/2 in fine-tuning, lr in pretraining.
     """
     if not discriminative:
         return (lr,) * (n_layers + 1)
+    if divisor is not None:
+        return divided_rates(lr, n_layers + 1, divisor)
     lstm = [lr if depth == 0 else lr / 3 / 2 ** (depth - 1) for depth in range(n_layers)]
     return (*reversed(lstm), lr if pretraining else lr / 2)
 
 
-def classifier_rates(lr: float, n_groups: int, discriminative: bool, divisor: float = DIVISOR) -> tuple[float, ...]:
-    """Each group's rate is that of the group above divided by 2.6 (section 3.2); the head has lr."""
+def classifier_rates(lr: float, n_groups: int, discriminative: bool, divisor: float | None = None) \
+        -> tuple[float, ...]:
+    """Each group's rate is that of the group above divided by 2.6, or by another divisor; the head has lr."""
     if not discriminative:
         return (lr,) * n_groups
-    return tuple(lr / divisor ** (n_groups - 1 - group) for group in range(n_groups))
+    return divided_rates(lr, n_groups, DIVISOR if divisor is None else divisor)
 
 
-def language_model_phases(*, epochs: int, lr: float, n_layers: int, pretraining: bool, use_clr: bool = True,
-                          use_regular_schedule: bool = False, use_discriminative: bool = True,
-                          early_stopping: bool = False) -> list[Phase]:
-    """All groups from the first step, in one cycle: STLR (32, 10) unless the flags say otherwise."""
-    rates = language_model_rates(lr, n_layers, use_discriminative, pretraining)
-    return [Phase("all", tuple(range(n_layers + 1)), epochs, rates,
-                  choose(use_clr, use_regular_schedule, 32, 10), reload_best=early_stopping,
-                  patience=PATIENCE if early_stopping else None)]
+def language_model_phases(*, epochs: int, lr: float, n_layers: int, pretraining: bool,
+                          schedules: ScheduleFlags = ScheduleFlags(), use_discriminative: bool = True,
+                          divisor: float | None = None, freeze_epochs: int = 0, early_stopping: bool = False,
+                          patience: int = PATIENCE) -> list[Phase]:
+    """All groups from the first step, in one cycle: STLR (32, 10) unless the flags say otherwise.
+
+    With `freeze_epochs` a cycle of so many epochs comes before, in which only the embedding with the decoder trains.
+    """
+    rates = language_model_rates(lr, n_layers, use_discriminative, pretraining, divisor)
+    schedule = schedules.of_phase(32, 10)
+    phases = []
+    if freeze_epochs:
+        phases = [Phase("embedding and decoder", (n_layers,), freeze_epochs, rates, schedule)]
+    return [*phases, Phase("all", tuple(range(n_layers + 1)), epochs, rates, schedule, reload_best=early_stopping,
+                           patience=patience if early_stopping else None)]
 
 
-def check_classifier_flags(*, startat: int, unfreeze: bool, last: bool, chain_thaw: bool, from_scratch: bool) -> None:
+def check_classifier_flags(*, startat: int, unfreeze: bool, last: bool, chain_thaw: bool, from_scratch: bool,
+                           unfreezing: str = UNFREEZING_2018, divisor: float | None = None) -> None:
     """Raises UsageError for flags that contradict each other."""
     if last and chain_thaw:
         raise UsageError("--last trains the last group alone and --chain_thaw every group in turn; choose one")
@@ -82,27 +101,37 @@ def check_classifier_flags(*, startat: int, unfreeze: bool, last: bool, chain_th
         raise UsageError("--chain_thaw has its own first steps and --startat=1 skips the gradual ones; choose one")
     if chain_thaw and not unfreeze:
         raise UsageError("--chain_thaw ends with all groups together, --nounfreeze forbids it; choose one")
+    if divisor is not None and (last or chain_thaw):
+        other = "--last trains one group alone" if last else "--chain_thaw has fixed rates"
+        raise UsageError(f"--divisor sets the rates of lower groups, {other}; choose one")
+    if unfreezing == ONE_PER_EPOCH:
+        others = {f"--startat={startat}": startat > 0, "--last": last, "--chain_thaw": chain_thaw,
+                  "--from_scratch": from_scratch, "--nounfreeze": not unfreeze}
+        for other, given in others.items():
+            if given:
+                raise UsageError(f"--unfreezing={unfreezing} unfreezes group by group until all train, {other} does "
+                                 f"not; choose one")
 
 
 def classifier_phases(*, epochs: int, lr: float, n_groups: int, startat: int = 0, unfreeze: bool = True,
-                      use_clr: bool = True, use_regular_schedule: bool = False, use_discriminative: bool = True,
-                      last: bool = False, chain_thaw: bool = False, from_scratch: bool = False,
-                      early_stopping: bool = False) -> list[Phase]:
-    """The phases that the 2018 flags ask for; what each flag means is in the README's table.
+                      schedules: ScheduleFlags = ScheduleFlags(), use_discriminative: bool = True,
+                      divisor: float | None = None, last: bool = False, chain_thaw: bool = False,
+                      from_scratch: bool = False, unfreezing: str = UNFREEZING_2018, early_stopping: bool = False,
+                      patience: int = PATIENCE) -> list[Phase]:
+    """The phases that the flags ask for; what each flag means is in the README's table.
 
     Raises UsageError where flags contradict each other.
     """
     check_classifier_flags(startat=startat, unfreeze=unfreeze, last=last, chain_thaw=chain_thaw,
-                           from_scratch=from_scratch)
+                           from_scratch=from_scratch, unfreezing=unfreezing, divisor=divisor)
     every = tuple(range(n_groups))
     top = n_groups - 1
-    gradual = choose(use_clr, use_regular_schedule, 8, 3)
-    final = choose(use_clr, use_regular_schedule, 8, 8)
-    stop = {"reload_best": early_stopping, "patience": PATIENCE if early_stopping else None}
-    rates = classifier_rates(lr, n_groups, use_discriminative)
+    gradual, final = schedules.of_phase(8, 3), schedules.of_phase(8, 8)
+    stop = {"reload_best": early_stopping, "patience": patience if early_stopping else None}
+    rates = classifier_rates(lr, n_groups, use_discriminative, divisor)
 
     if from_scratch:
-        return [Phase("all", every, epochs, rates, Schedule("constant"), **stop)]
+        return [Phase("all", every, epochs, rates, schedules.of_phase(8, 8, from_scratch=True), **stop)]
     if chain_thaw:
         thaw = (CHAIN_THAW_OTHERS,) * top + (CHAIN_THAW_LAST,)
         steps = [Phase(f"group {group} alone", (group,), 1, thaw, gradual, reload_best=True)
@@ -113,7 +142,10 @@ def classifier_phases(*, epochs: int, lr: float, n_groups: int, startat: int = 0
         return [Phase("last group", (top,), epochs, rates, final, **stop)]
     phases = []
     if startat == 0:
-        phases = [Phase("last group", (top,), 1, rates, gradual),
-                  Phase("last two groups", (top - 1, top), 1, rates, gradual, keep=True)]
+        # 2018: the last, the last two; one group an epoch: on to all but the first. What the last step leaves is kept.
+        steps = 2 if unfreezing == UNFREEZING_2018 else top
+        phases = [Phase("last group" if count == 1 else f"last {_WORDS.get(count, count)} groups", every[-count:], 1,
+                        rates, gradual, keep=count == steps)
+                  for count in range(1, steps + 1)]
     groups = every if unfreeze else every[-3:]
     return [*phases, Phase("all" if unfreeze else "last three groups", groups, epochs, rates, final, **stop)]

@@ -40,7 +40,8 @@ MANIFEST = "manifest.json"
 
 # Raised when a stage's results change for the same flags and inputs: its older runs then count as stale.
 STAGE_VERSIONS = {"get_data": 1, "prepare_wiki": 1, "create_toks": 1, "tok2id": 1, "pretrain_lm": 1, "finetune_lm": 1,
-                  "train_clas": 1, "eval_clas": 1, "ensemble": 1, "sample_train": 1, "train_baseline": 1}
+                  "train_clas": 1, "eval_clas": 1, "ensemble": 1, "sample_train": 1, "train_baseline": 1,
+                  "lr_find": 1}
 
 _PACKAGES = ("torch", "fastai", "spacy", "numpy", "pandas", "scikit-learn", "safetensors", "sentencepiece")
 
@@ -300,11 +301,12 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
                 locks[0].close()
                 raise UserError(_refusal(stage, run_id, place, known, config, inputs))
 
-    if flags.get("cuda_id") not in (None, -1):
+    precision = flags.get("precision", "full")
+    if flags.get("cuda_id") not in (None, -1) or precision != "full":
         # Before anything is replaced: a GPU that is not there must not cost an earlier run.
         from . import machine
 
-        machine.pick_device(flags["cuda_id"])
+        machine.pick_device(flags["cuda_id"], precision)
     if artefact is not None:
         # Another record of the same artefact, in another --results_dir, has another lock.
         locks.append(_locked(artefact, run_id))

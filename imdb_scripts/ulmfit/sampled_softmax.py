@@ -53,7 +53,8 @@ def sampled_cross_entropy(hidden: Tensor, targets: Tensor, weight: Tensor, bias:
         logits = logits + stands_for
     place = torch.empty(vocab, dtype=torch.long, device=weight.device)
     place[candidates] = torch.arange(len(candidates), device=weight.device)
-    return F.cross_entropy(logits, place[targets])
+    # In mixed precision logits may have 16 bits, too few for a sum over the vocabulary.
+    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), place[targets])
 
 
 def sample_in_training(model: nn.Module) -> None:

@@ -16,6 +16,7 @@ from typing import Callable
 import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelFitException, TrainEvalCallback
+from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.callback.rnn import ModelResetter
 from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
@@ -24,8 +25,9 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import Adam
 from torch import Tensor, nn
 
-from . import files, machine, metrics, weights
+from . import files, machine, metrics, tracking, weights
 from .errors import Interrupted, UserError
+from .hyperparameters import Optimization
 from .loaders import ClassifierLoader, LMLoader
 from .phases import Phase
 from .records import Run
@@ -33,21 +35,6 @@ from .records import Run
 CHECKPOINT = "checkpoint.pt"
 SECONDS_BETWEEN_CHECKPOINTS = 600
 SECONDS_BETWEEN_LINES = 10
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """Adam with L2 (the gradient of `wd / 2 |w|^2` is added, not decoupled), clipped, as the 2018 scripts had it."""
-
-    clip: float
-    wd: float
-    betas: tuple[float, float] = (0.8, 0.99)
-    eps: float = 1e-8
-
-
-LANGUAGE_MODEL = Optimization(clip=0.3, wd=1e-7)
-CLASSIFIER = Optimization(clip=25.0, wd=1e-6)
-ALPHA, BETA = 2.0, 1.0
 
 
 class LanguageModelValidation(Callback):
@@ -189,13 +176,14 @@ class Training:
         self.validation, self.optimization, self.device, self.unit = validation, optimization, device, unit
         self.after_phase = after_phase
         self.folder = run.artefact
-        adam = partial(Adam, mom=optimization.betas[0], sqr_mom=optimization.betas[1], eps=optimization.eps,
+        adam = partial(Adam, mom=optimization.beta1, sqr_mom=optimization.beta2, eps=optimization.eps,
                        wd=optimization.wd, decouple_wd=False)
-        dls = DataLoaders(train, val, path=self.folder, device=device)
+        dls = DataLoaders(train, val, path=self.folder or run.folder, device=device)
         self.learn = Learner(dls, model, loss_func=loss_func or CrossEntropyLossFlat(), opt_func=adam,
                              splitter=splitter, wd_bn_bias=True, default_cbs=False,
                              cbs=[TrainEvalCallback(), ModelResetter(), *callbacks, validation,
-                                  GradientClip(optimization.clip), _Steps(self), _Progress(self)])
+                                  *([GradientClip(optimization.clip)] if optimization.clip else []),
+                                  *([_MixedPrecision(self)] if optimization.precision != "full" else [])])
         self.groups = [list(group) for group in splitter(model)]
         self.place = Place()
         self.epochs: list[dict] = []
@@ -205,11 +193,14 @@ class Training:
         self.bad_epochs = 0
         self.finished_phase = False
         self.keep_best = any(phase.reload_best for phase in phases)
+        self.moves_momentum = any(phase.schedule.kind == "one_cycle" for phase in phases)
         self.saved_at = time.monotonic()
         self.signal: int | None = None
         self.save_asked = False
+        self.tracking = tracking.Tracking(run)
         self._hidden = None
         self._optimizer_state = None
+        self.scaler_state: dict | None = None
 
     # -- the whole run ---------------------------------------------------------------------------------------------
 
@@ -223,25 +214,33 @@ class Training:
         else:
             discard_checkpoint(self.folder)
         self.run.write_epochs(self.epochs)
-        handlers = {number: signal.signal(number, self._on_signal)
-                    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-        try:
-            while self.place.phase < len(self.phases):
-                self._run_phase(self.phases[self.place.phase])
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        with tracking.start(self.run, self.place.steps) as self.tracking:
+            self._run_phases()
         self._write_steps()
         best = min(self.epochs, key=lambda row: row["val_loss"])
         return best, self.best if self.phases[-1].reload_best else self.epochs[-1]
 
-    def _run_phase(self, phase: Phase) -> None:
-        trained = set(phase.groups)
+    def _run_phases(self) -> None:
+        handlers = {number: signal.signal(number, self._on_signal)
+                    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+        try:
+            with self.learn.added_cbs([_Steps(self), _Progress(self)]):
+                while self.place.phase < len(self.phases):
+                    self._run_phase(self.phases[self.place.phase])
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def thaw(self, groups: tuple[int, ...]) -> None:
+        """Freezes every layer group but these, and makes a fresh optimizer."""
         for number, group in enumerate(self.groups):
             for parameter in group:
-                parameter.requires_grad_(number in trained)
+                parameter.requires_grad_(number in groups)
                 parameter.grad = None
         self.learn.create_opt()
+
+    def _run_phase(self, phase: Phase) -> None:
+        self.thaw(phase.groups)
         if self._optimizer_state is not None:
             self._restore_optimizer(self._optimizer_state)
             self._optimizer_state = None
@@ -288,6 +287,7 @@ class Training:
                "seconds": round(seconds, 2)}
         self.epochs.append(row)
         self.run.append_epoch(row)
+        self.tracking.epoch(row)
         self.run.say(f"epoch {row['epoch'] + 1}/{self.total_epochs()}  train loss {row['train_loss']:.4f}  "
                      f"{self.validation.line(row)}  {seconds:.0f} s")
         better = self.best is None or row["val_loss"] < self.best["val_loss"]
@@ -345,6 +345,7 @@ class Training:
             self._hidden = None
 
     def _save_checkpoint(self) -> None:
+        self.tracking.flush()
         optimizer = self.learn.opt
         state = {
             "fingerprint": self.run.record["fingerprint"],
@@ -354,6 +355,7 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": [dict(optimizer.state[p]) for p, *_ in optimizer.all_params()],
             "hidden": self._hidden_state(), "random": machine.random_states(),
+            "scaler": self.learn.scaler.state_dict() if self.optimization.precision == "fp16" else None,
         }
         with files.replacing(self.folder / CHECKPOINT) as temporary:
             torch.save(state, temporary)
@@ -376,6 +378,8 @@ class Training:
         self.loss_sum, self.loss_count = self._zero() + state["loss"][0], state["loss"][1]
         self.model.load_state_dict(state["model"])
         self._optimizer_state, self._hidden = state["optimizer"], state["hidden"]
+        # Each phase has a loss scale of its own; checkpoints of earlier versions have none.
+        self.scaler_state = None if self.finished_phase else state.get("scaler")
         machine.restore_random_states(state["random"])
         self.run.say(f"going on after {self.place.steps} updates")
 
@@ -384,9 +388,14 @@ class Training:
         for (parameter, *_), state in zip(optimizer.all_params(), states):
             optimizer.state[parameter] = state
 
+    def step_columns(self) -> list[str]:
+        """Names of what `step_log` holds after the phase and the groups that trained."""
+        return [f"lr_{group}" for group in range(len(self.groups))] + ["momentum"] * self.moves_momentum
+
     def _write_steps(self) -> None:
-        """steps.csv.gz: for each update the groups that trained and every group's learning rate."""
-        lines = ["step,phase,groups," + ",".join(f"lr_{group}" for group in range(len(self.groups)))]
+        """steps.csv.gz: for each update the groups that trained, every group's learning rate and, where the schedule
+        moves it, Adam's first beta."""
+        lines = ["step,phase,groups," + ",".join(self.step_columns())]
         for step, (phase, groups, *rates) in enumerate(self.step_log):
             lines.append(f"{step},{phase},{groups}," + ",".join(f"{rate:.8g}" for rate in rates))
         with files.replacing(self.run.folder / "steps.csv.gz") as temporary:
@@ -397,6 +406,31 @@ def discard_checkpoint(folder: Path) -> None:
     """Removes from a model's folder what only a resume needs; called once the record says that the run is finished."""
     for path in (folder / CHECKPOINT, *folder.glob("best.*.safetensors")):
         path.unlink(missing_ok=True)
+
+
+class _MixedPrecision(MixedPrecision):
+    """fastai's mixed precision, on the CPU too, whose loss scale outlives a resume.
+
+    Validation runs in full precision, so that its numbers are those of the predictions made afterwards.
+    """
+
+    run_valid = False
+
+    def __init__(self, training: Training):
+        super().__init__(training.optimization.precision)
+        self.training_run = training
+
+    def before_fit(self) -> None:
+        run, half = self.training_run, self.amp_mode == AMPMode.FP16
+        # Without the cache: the first chunks of a long document run without gradients, and some versions of torch
+        # would hand weights that were cast there, cut off from their gradient, on to the chunks that train.
+        self.autocast = torch.autocast(run.device.type, dtype=torch.float16 if half else torch.bfloat16,
+                                       cache_enabled=False)
+        # bfloat16 has the range of full precision and needs no scaling.
+        self.learn.scaler, self.scales = torch.amp.GradScaler(run.device.type, enabled=half), []
+        if run.scaler_state is not None:
+            self.learn.scaler.load_state_dict(run.scaler_state)
+            run.scaler_state = None
 
 
 class _Steps(Callback):
@@ -418,10 +452,15 @@ class _Steps(Callback):
         phase = run.phases[run.place.phase]
         factor = phase.schedule(run.place.step, run.phase_steps)
         self.learn.opt.set_hypers(lr=[rate * factor for rate in phase.rates])
+        momentum = phase.schedule.momentum(run.place.step, run.phase_steps)
+        if momentum is not None:
+            self.learn.opt.set_hypers(mom=momentum)
         # Read back from what will be used, so that the record shows what ran and not what was meant.
         trained = "+".join(str(number) for number, group in enumerate(run.groups)
                            if any(parameter.requires_grad for parameter in group))
-        run.step_log.append((run.place.phase, trained, *(hyper["lr"] for hyper in self.learn.opt.hypers)))
+        hypers = self.learn.opt.hypers
+        moved = [hypers[-1]["mom"]] if run.moves_momentum else []
+        run.step_log.append((run.place.phase, trained, *(hyper["lr"] for hyper in hypers), *moved))
 
     def after_batch(self) -> None:
         run = self.training_run
@@ -433,6 +472,9 @@ class _Steps(Callback):
             run.place.steps += 1
             if run.place.steps % 100 == 0:
                 run.check_finite()
+            if run.tracking:
+                columns = dict(zip(run.step_columns(), run.step_log[-1][2:]))
+                run.tracking.update(run.place.steps, self.learn.loss.item(), columns)
         run.heed_signals()
 
     def after_epoch(self) -> None:
