@@ -5,6 +5,7 @@ import csv
 import shutil
 import time
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
@@ -47,8 +48,7 @@ def create_toks(dir_path=None, chunksize=24000, n_lbls=1, lang="en", val_seed=0,
     from ulmfit import tokens, vocab
 
     _check_flags(flags)
-    if not bpe:
-        tokens.check_lang(lang)
+    tokens.check_lang(lang)
     folder = names.DataFolder(names.existing_dir(dir_path or names.project_root() / "data" / "imdb", "dir_path",
                                                  "make it with get_data.py, or put train.csv into it"))
     flags["dir_path"] = str(folder.path)
@@ -98,9 +98,8 @@ def _check_flags(flags: dict) -> None:
     typed = cli.typed_or_changed(create_toks, flags)
     if not flags["bpe"] and (unread := sorted(typed & {"sp_type", "sp_vocab", "sp_model"})):
         raise UsageError(f"--{unread[0]} is of subwords; add --bpe or leave it out")
-    if flags["sp_model"] is not None and (unread := sorted(typed & {"sp_type", "sp_vocab"})):
-        raise UsageError(f"--sp_model is a trained model, --{unread[0]} is of one to be trained; leave one of the two "
-                         f"out")
+    if flags["sp_model"] is not None and (unread := sorted(typed & {"lang", "sp_type", "sp_vocab"})):
+        raise UsageError(f"--sp_model is a trained model, --{unread[0]} is read to train one; leave one of the two out")
 
 
 def _sentencepiece(run: records.Run, given: Path | None, batches: Iterator[tuple], survey: Survey, *, sp_type: str,
@@ -117,9 +116,12 @@ def _sentencepiece(run: records.Run, given: Path | None, batches: Iterator[tuple
             shutil.copyfile(given, temporary)
         else:
             held_out = {("train", row) for row in survey.held_out}
-            read = ((None, [fields for row, fields in enumerate(texts, first) if (split, row) not in held_out])
-                    for (split, first, _, _), texts in batches if split in ("train", "unsup"))
-            counts = subwords.total_counts(part for _, part in tokens.in_processes(read, subwords.count_words, workers))
+            documents = (fields for (split, first, _, _), texts in batches if split in ("train", "unsup")
+                         for row, fields in enumerate(texts, first) if (split, row) not in held_out)
+            # In groups of one size, whatever the chunks of the csv: where words must be dropped, it is between groups.
+            groups = ((None, group) for group in iter(lambda: list(islice(documents, tokens.BATCH_DOCUMENTS)), []))
+            counts = subwords.total_counts(part for _, part in
+                                           tokens.in_processes(groups, subwords.count_words, workers))
             run.say(f"training sentencepiece ({sp_type}) on {sum(counts.values()):,} words of train and unsup, "
                     f"{len(counts):,} of them different")
             temporary.write_bytes(subwords.train(counts, sp_type=sp_type, sp_vocab=sp_vocab, lang=lang))

@@ -20,7 +20,8 @@ def export(dir_path=None, to=None, lm_id="", backwards=False, bpe=False, train_f
 
     In fastai, language_model_learner(..., pretrained_fnames=["ID-fwd", "ID-fwd"]) and load_encoder("ID-fwd_encoder")
     look for them in the learner's models folder; the sizes, which fastai must be told, are printed. finetune_lm takes
-    them by --pretrain_path=exported --pretrain_id=ID. Files that are there are replaced with --overwrite alone.
+    them by --pretrain_path=exported --pretrain_id=ID, those of subwords only from the folder of pretrain_lm itself.
+    Files that are there are replaced with --overwrite alone.
     """
     if pretrain_id is not None and (lm_id or train_file_id):
         raise UsageError("--pretrain_id exports a pretrained language model, --lm_id and --train_file_id name a "

@@ -58,6 +58,7 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
     name = names.lm_name(backwards, bpe, lm_id, train_file_id, seed)
     artefact = folder.model(name)
 
+    text_seen = joined
     source, sizes = None, {"emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers}
     if startat:
         start = folder.model(names.lm_name(backwards, bpe, lm_id if start_lm_id is None else start_lm_id,
@@ -68,6 +69,9 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
         if start == artefact:
             start = _kept_start(folder, name, overwrite)
         inputs["start"] = records.artefact_input(start, made_by)
+        if bpe:
+            vocab.check_same_pieces(folder, ids, start)
+        text_seen = text_seen or records.read_manifest(start, made_by).get("val_text_seen", False)
         source = sources.Source(start, made_by)
     elif preload:
         source = sources.pretrained(folder, ids, inputs, pretrain_path=pretrain_path, pretrain_id=pretrain_id,
@@ -112,9 +116,9 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
                 bs=bs, bptt=bptt, seed=seed, device=device, optimization=bundled(Optimization, flags)).fit()
         facts = language_model.save(run, model, folder.ids(bpe), {
             "kind": "language_model", "sizes": sizes, "backwards": backwards, **vocab.identity(ids)})
-        run.finish({"best": best, "last": last}, **facts, **origin, vocabulary_match=counts, val_text_seen=joined)
+        run.finish({"best": best, "last": last}, **facts, **origin, vocabulary_match=counts, val_text_seen=text_seen)
         training.discard_checkpoint(run.artefact)
-        run.say(f"perplexity {last['perplexity']:.2f}{' (on seen text)' * joined}, accuracy {last['accuracy']:.4f}: "
+        run.say(f"perplexity {last['perplexity']:.2f}{' (on seen text)' * text_seen}, accuracy {last['accuracy']:.4f}: "
                 f"{names.portable(run.folder)}", important=True)
 
 

@@ -22,8 +22,9 @@ def generate(text, dir_path=None, cuda_id=None, lm_id="", n_words=40, n_sentence
     """
     folder = DataFolder(dir_path or names.project_root() / "data" / "imdb")
     source = folder.model(names.lm_name(backwards, bpe, lm_id, train_file_id, lm_seed))
-    records.read_manifest(source, names.command("finetune_lm", dir_path=folder.path, lm_id=lm_id, backwards=backwards,
-                                                bpe=bpe, train_file_id=train_file_id, seed=lm_seed))
+    made = records.read_manifest(source, names.command("finetune_lm", dir_path=folder.path, lm_id=lm_id,
+                                                       backwards=backwards, bpe=bpe, train_file_id=train_file_id,
+                                                       seed=lm_seed))
     ids = records.read_manifest(folder.ids(bpe), vocab.tok2id_command(folder, bpe))
 
     from ulmfit import generation, machine
@@ -31,7 +32,7 @@ def generate(text, dir_path=None, cuda_id=None, lm_id="", n_words=40, n_sentence
     machine.set_threads(threads)
     words = vocab.load_vocab(source)
     model = generation.load(source).to(machine.pick_device(cuda_id))
-    prompt = generation.prompt_tokens(text, lang=ids["lang"], sp_model=vocab.sentencepiece_of(source, {"bpe": bpe}),
+    prompt = generation.prompt_tokens(text, lang=ids["lang"], sp_model=vocab.sentencepiece_of(source, made),
                                       text_columns=ids["text_columns"], backwards=backwards)
     known = set(words)
     if unknown := list(dict.fromkeys(token for token in prompt if token not in known)):

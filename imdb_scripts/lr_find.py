@@ -48,6 +48,7 @@ def lr_find(dir_path=None, kind="clas", cuda_id=None, lm_id="", clas_id=None, pr
     read.update(clip=default.clip if clip is None else clip, wd=default.wd if wd is None else wd)
     hyperparameters.check_flags(read, typed)
     head = hyperparameters.hidden_layers(lin_ftrs)
+    flags["lin_ftrs"] = hyperparameters.as_flag(head)
     max_len = 20 * bptt if max_len is None else max_len
     if max_len < bptt:
         raise UsageError(f"--max_len={max_len} is less than one chunk of --bptt={bptt} tokens")
@@ -64,13 +65,8 @@ def lr_find(dir_path=None, kind="clas", cuda_id=None, lm_id="", clas_id=None, pr
     else:
         name = names.clas_name(backwards, bpe, lm_id, clas_id, train_file_id, seed)
         if not from_scratch:
-            lm_seed = seed if lm_seed is None else lm_seed
-            encoder = folder.model(names.lm_name(backwards, bpe, lm_id, lm_train_file_id, lm_seed))
-            made_by = names.command("finetune_lm", dir_path=folder.path, lm_id=lm_id, backwards=backwards, bpe=bpe,
-                                    train_file_id=lm_train_file_id, seed=lm_seed)
-            made_by += ", or test a classifier without a language model: --from_scratch"
-            inputs["language_model"] = records.artefact_input(encoder, made_by)
-            source = sources.Source(encoder, made_by)
+            source = sources.fine_tuned(folder, inputs, lm_id=lm_id, backwards=backwards, bpe=bpe,
+                                        train_file_id=lm_train_file_id, seed=seed if lm_seed is None else lm_seed)
     if source is not None:
         sizes = source.sizes(sizes, typed)
 
@@ -115,7 +111,7 @@ def lr_find(dir_path=None, kind="clas", cuda_id=None, lm_id="", clas_id=None, pr
         if not suggested:
             raise UserError(f"the loss diverged after {len(curve.lrs)} of {num_it} updates, too early for a "
                             f"suggestion; lower --start_lr or raise --num_it (the curve is in {run.folder})")
-        run.finish({**suggested, "updates": len(curve.lrs), "lowest_loss": float(curve.smoothed.min())}, sizes=sizes,
+        run.finish({**suggested, "updates": len(curve.lrs), "lowest_loss": curve.lowest}, sizes=sizes,
                    kind="language_model" if kind == "lm" else "classifier")
         run.say(f"{_result(run.record['metrics'])}: {names.portable(run.folder)}/{lr_finder.PNG}", important=True)
 

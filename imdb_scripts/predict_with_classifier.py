@@ -39,8 +39,8 @@ def predict_with_classifier(text=None, dir_path=None, cuda_id=None, lm_id="", cl
     if itos_filename is None and trained_classifier_filename is None and prediction.is_2018_call(text, dir_path):
         itos_filename, trained_classifier_filename, text, dir_path = text, dir_path, None, None
         flags.update(dir_path=None)
-        # By position 2018's third value was the number of classes; no classifier has one class or none.
-        if cuda_id is not None and cuda_id > 1:
+        # By position 2018's third value was the number of classes.
+        if cuda_id is not None and num_classes is None and not cli.by_name("cuda_id"):
             num_classes, cuda_id = cuda_id, None
     _check(flags, text, itos_filename, trained_classifier_filename, num_classes)
 

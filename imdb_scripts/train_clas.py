@@ -38,6 +38,7 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
                                   from_scratch=from_scratch, unfreezing=unfreezing, divisor=divisor)
     hyperparameters.check_flags(flags, typed)
     head = hyperparameters.hidden_layers(lin_ftrs)
+    flags["lin_ftrs"] = hyperparameters.as_flag(head)
     if start_clas_id is not None and startat != 1:
         raise UsageError("--start_clas_id is read by --startat=1 alone; leave it out or add --startat=1")
     max_len = 20 * bptt if max_len is None else max_len
@@ -45,28 +46,26 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
         raise UsageError(f"--max_len={max_len} is less than one chunk of --bptt={bptt} tokens")
     tracking.check(track)
     folder = DataFolder(dir_path or names.project_root() / "data" / "imdb")
-    tune = names.command("finetune_lm", dir_path=folder.path, lm_id=lm_id, backwards=backwards, bpe=bpe,
-                         train_file_id=lm_train_file_id, seed=seed if lm_seed is None else lm_seed)
-    ids, inputs, rows = sources.ids_of(folder, bpe, train_file_id, then=() if from_scratch else (tune,))
+    language_model = {"lm_id": lm_id, "backwards": backwards, "bpe": bpe, "train_file_id": lm_train_file_id,
+                      "seed": seed if lm_seed is None else lm_seed}
+    ids, inputs, rows = sources.ids_of(folder, bpe, train_file_id,
+                                       then=() if from_scratch else (sources.tune_command(folder, **language_model),))
     name = names.clas_name(backwards, bpe, lm_id, clas_id, train_file_id, seed)
 
     source, sizes = None, {"emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers}
     if startat == 1:
-        start = names.clas_name(backwards, bpe, lm_id, clas_id if start_clas_id is None else start_clas_id,
-                                train_file_id, seed)
-        source = folder.model(names.intermediate_name(start))
+        start = folder.model(names.intermediate_name(names.clas_name(
+            backwards, bpe, lm_id, clas_id if start_clas_id is None else start_clas_id, train_file_id, seed)))
         made_by = names.command("train_clas", dir_path=folder.path, lm_id=lm_id,
                                 clas_id=clas_id if start_clas_id is None else start_clas_id, backwards=backwards,
                                 bpe=bpe, train_file_id=train_file_id, seed=seed)
-        inputs["intermediate"] = records.artefact_input(source, made_by)
-        hyperparameters.check_hidden_layers(source, records.read_manifest(source, made_by), lin_ftrs)
+        inputs["intermediate"] = records.artefact_input(start, made_by)
+        source = sources.Source(start, made_by)
+        hyperparameters.check_hidden_layers(source, records.read_manifest(start, made_by), head)
     elif not from_scratch:
-        source = folder.model(names.lm_name(backwards, bpe, lm_id, lm_train_file_id,
-                                            seed if lm_seed is None else lm_seed))
-        made_by = f"{tune}, or train without a language model: --from_scratch"
-        inputs["language_model"] = records.artefact_input(source, made_by)
+        source = sources.fine_tuned(folder, inputs, **language_model)
     if source is not None:
-        sizes = records.loaded_sizes(source, made_by, sizes, typed)
+        sizes = source.sizes(sizes, typed)
 
     run = records.open_run(train_clas, names.run_id(folder.name, "train_clas", *name.split(names.SEPARATOR)[1:]),
                            flags, inputs, artefact=folder.model(name), resolved={**sizes, "max_len": max_len},
@@ -81,9 +80,9 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
         model = models.classifier(ids["vocab_size"], len(ids["classes"]), **sizes, bptt=bptt, max_len=max_len,
                                   dropmult=dropmult, dropouts=bundled(Dropouts, flags), lin_ftrs=head)
         if startat == 1:
-            classifier.load_intermediate(model, source, ids["vocab_fingerprint"])
+            classifier.load_intermediate(model, source.path, ids["vocab_fingerprint"])
         elif not from_scratch:
-            weights.load_encoder(model, source, ids["vocab_fingerprint"])
+            weights.load_encoder(model, source.path, ids["vocab_fingerprint"])
         facts = {"kind": "classifier", "sizes": sizes, "bptt": bptt, "max_len": max_len, "dropmult": dropmult,
                  "backwards": backwards, "lang": ids["lang"], "text_columns": ids["text_columns"],
                  "classes": ids["classes"], **vocab.identity(ids),

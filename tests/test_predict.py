@@ -275,6 +275,7 @@ def test_classifiers_that_cannot_be_averaged(world, tmp_path):
     ({"models": " "}, UsageError, "names no classifier"),
     ({"models": "clas"}, UserError, f"no classifier 'clas'; it has {BWD}, {FWD}"),
     ({"models": "../x"}, UserError, "no classifier '../x'"),
+    ({"models": f"{FWD}--intermediate"}, UserError, f"no classifier '{FWD}--intermediate'; it has {BWD}, {FWD}"),
     ({"ensemble": True, "lm_id": "x"}, UserError, "run first: python imdb_scripts/train_clas.py .*--lm_id=x"),
     ({"output": "x"}, UsageError, "--output goes with --csv"),
     ({"overwrite": True}, UsageError, "--overwrite replaces the file of --output"),
@@ -561,6 +562,12 @@ def test_the_call_of_2018(old, capsys, monkeypatch):
     cli.main(predict_with_classifier, ["itos.pkl", "clas_1.h5", *[str(n_classes)] * (n_classes != 2), "--threads=1"])
     ids = [OLD_WORDS.index(word) for word in ("xbos", "xfld", "1", "a")]
     np.testing.assert_allclose(parsed(capsys.readouterr().out)[1][0], model(ids), atol=1e-5)
+    # As a flag it is the GPU still.
+    for more in ([], [f"--num_classes={n_classes}"]):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\n")))
+        with pytest.raises(SystemExit):
+            cli.main(predict_with_classifier, ["itos.pkl", "clas_1.h5", f"--cuda_id={n_classes}", *more])
+        assert f"--cuda_id={n_classes}: 0 GPUs are visible here" in capsys.readouterr().err
     with pytest.raises(UserError, match="there is no file none.h5"):
         predict_with_classifier("itos.pkl", "none.h5")
     with pytest.raises(UserError, match="run first: python imdb_scripts/train_clas.py --dir_path=data"):

@@ -3,6 +3,7 @@
 import importlib
 import io
 import json
+import shutil
 from collections import Counter
 
 import flow
@@ -122,9 +123,10 @@ def test_pieces_are_put_together_again():
 
 
 def test_what_is_no_model_is_said(tmp_path):
-    (tmp_path / "text").write_text("no model")
-    with pytest.raises(UserError, match="text cannot be read as a sentencepiece model"):
-        subwords.load(tmp_path / "text")
+    for content in ("no model", ""):
+        (tmp_path / "text").write_text(content)
+        with pytest.raises(UserError, match="text cannot be read as a sentencepiece model"):
+            subwords.load(tmp_path / "text")
     plain = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(["one two three"] * 9), model_writer=plain,
                                              vocab_size=30, hard_vocab_limit=False, minloglevel=2)
@@ -237,10 +239,58 @@ def test_held_out_rows_are_not_trained_on(tmp_path, monkeypatch):
     assert set(seen[0]) - {"3"} == {word for row, word in enumerate(words) if row not in held_out}
 
 
+def test_chunks_of_the_csv_do_not_matter_where_words_are_dropped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flow.write_csv(tmp_path / "train.csv", [["ab"[row % 2], f"w{row} w{row // 2} common"] for row in range(1500)])
+    monkeypatch.setattr(subwords, "total_counts", lambda parts, add=subwords.total_counts: add(parts, capacity=5000))
+    made = []
+    for chunksize in (24000, 300, 7):
+        flow.call("create_toks", dir_path=".", bpe=True, sp_vocab=300, chunksize=chunksize, workers=1,
+                  results_dir="results", overwrite=True, quiet=True)
+        made.append((tmp_path / "bpe/tokens/spm.model").read_bytes())
+        (tmp_path / "bpe/tokens/manifest.json").unlink()
+    assert made[0] == made[1] == made[2]
+
+
+@pytest.mark.parametrize("what", ["tokens", "ids", "model"])
+@pytest.mark.parametrize("how", ["replaced", "deleted"])
+def test_another_sentencepiece_model_in_its_place_is_noticed(place, tmp_path, monkeypatch, what, how):
+    shutil.copytree(place, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    shared = {"dir_path": "imdb", "bpe": True, "results_dir": "results"}
+    model = "imdb/models/lm--fwd--bpe--broken--all--s0"
+    flow.call("finetune_lm", **shared, lm_id="broken", preload=False, cl=1, quiet=True, **flow.SIZES, **flow.SMALL)
+    path = tmp_path / "copy" / {"tokens": "imdb/bpe/tokens", "ids": "imdb/bpe/ids", "model": model}[what] / "spm.model"
+    path.unlink()
+    if how == "replaced":
+        path.write_bytes(subwords.train(Counter({"other": 3, "words": 3}), sp_type="bpe", sp_vocab=20, lang="en"))
+    with pytest.raises(UserError, match="is not the sentencepiece model that" if how == "replaced" else "is missing"):
+        if what == "tokens":
+            flow.call("tok2id", **shared, overwrite=True)
+        elif what == "ids":
+            flow.call("train_clas", **shared, lm_id="broken", **flow.SMALL)
+        else:
+            flow.call("generate", text="The film", dir_path="imdb", bpe=True, lm_id="broken")
+
+
+def test_a_start_with_other_subwords_is_refused(place, tmp_path, monkeypatch):
+    shutil.copytree(place, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    shared = {"dir_path": "imdb", "bpe": True, "results_dir": "results", "quiet": True}
+    flow.call("finetune_lm", **shared, lm_id="first", preload=False, cl=1, **flow.SIZES, **flow.SMALL)
+    flow.call("create_toks", **shared, sp_vocab=60, workers=1, overwrite=True)
+    flow.call("tok2id", **shared, overwrite=True)
+    with pytest.raises(UserError, match="another sentencepiece model"):
+        flow.call("finetune_lm", **shared, startat=1, start_lm_id="first", lm_id="on", cl=1, **flow.SMALL)
+
+
 REFUSALS = {
     "type of words": ("create_toks", {"sp_type": "bpe"}, UsageError, "--sp_type is of subwords; add --bpe"),
     "size of a given model": ("create_toks", {"bpe": True, "sp_model": "wiki", "sp_vocab": 50}, UsageError,
-                              "--sp_model is a trained model, --sp_vocab is of one to be trained"),
+                              "--sp_model is a trained model, --sp_vocab is read to train one"),
+    "language of a given model": ("create_toks", {"bpe": True, "sp_model": "wiki", "lang": "de"}, UsageError,
+                                  "--sp_model is a trained model, --lang is read to train one"),
+    "no language": ("create_toks", {"bpe": True, "lang": "qq"}, UsageError, "spaCy has no such language"),
     "no model": ("create_toks", {"bpe": True, "sp_model": "nowhere"}, UserError, "there is no sentencepiece model"),
     "size of words": ("tok2id", {"bpe": True, "max_vocab": 50}, UsageError, "create_toks --bpe --sp_vocab sets"),
 }

@@ -18,7 +18,7 @@ from sklearn.metrics import log_loss
 
 import flow
 from flow import SIZES, SMALL
-from ulmfit import classifier, cli, hyperparameters, machine, models, training
+from ulmfit import classifier, cli, hyperparameters, machine, models, names, training
 from ulmfit.errors import Interrupted, UsageError, UserError
 from ulmfit.hyperparameters import ClassifierLoss
 
@@ -147,6 +147,12 @@ def test_one_cycle_moves_rate_and_momentum_as_fastai_does(corpus, stage):
             assert float(row["momentum"]) == pytest.approx(momentum(step / len(own)), abs=1e-6)
 
 
+def intermediate(corpus, run: str):
+    """The folder of the classifier as it stood after the gradual steps."""
+    folder = corpus.model("train_clas", run)
+    return folder.with_name(names.intermediate_name(folder.name))
+
+
 def test_one_group_more_an_epoch_is_what_trains(corpus):
     run = corpus.run("train_clas", "pace", unfreezing="one_per_epoch")
     seen = list(dict.fromkeys((row["phase"], row["groups"]) for row in corpus.table(run)))
@@ -154,9 +160,11 @@ def test_one_group_more_an_epoch_is_what_trains(corpus):
     assert [row["phase"] for row in flow.epochs(corpus.results, run)] == [
         "last group", "last two groups", "last three groups", "all"]
     # --startat=1 goes on from where the last step left.
-    later = corpus.run("train_clas", "pace-on", startat=1, start_clas_id="pace")
-    assert flow.epochs(corpus.results, later)[0]["val_loss"] == pytest.approx(
-        flow.epochs(corpus.results, run)[3]["val_loss"], rel=0.2)
+    later = corpus.run("train_clas", "pace-on", startat=1, start_clas_id="pace", lr=1e-9)
+    kept = load_file(intermediate(corpus, "pace") / "weights.safetensors")
+    for name, tensor in corpus.weights("train_clas", "pace-on").items():
+        if "running" not in name and "batches" not in name:
+            torch.testing.assert_close(tensor, kept[name], rtol=0, atol=1e-5)
     assert [row["phase"] for row in flow.epochs(corpus.results, later)] == ["all"]
 
 
@@ -198,16 +206,41 @@ def test_hidden_layers_of_the_head_come_back_with_the_weights(corpus):
     on = {"startat": 1, "start_clas_id": "head", "lin_ftrs": "11,7", "lr": 1e-9, "use_regular_schedule": True}
     corpus.run("train_clas", "head-on", **on)
     corpus.run("train_clas", "head-on-without", **on, dropout_head=0.0)
-    left = [list(corpus.weights("train_clas", name).values()) for name in ("head-on", "head-on-without")]
-    for one, other in zip(*left, strict=True):
-        if one.shape in ((11, 48), (7, 11), (3, 7)):
-            torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    # By their shapes, as names are others.
+    kept, *after = ({tuple(tensor.shape): tensor for tensor in tensors.values()} for tensors in (
+        load_file(intermediate(corpus, "head") / "weights.safetensors"),
+        corpus.weights("train_clas", "head-on"), corpus.weights("train_clas", "head-on-without")))
+    for shape in ((11, 48), (7, 11), (3, 7)):
+        for tensors in after:
+            torch.testing.assert_close(tensors[shape], kept[shape], rtol=0, atol=1e-5)
     # A classifier of the time before the flag says nothing of its head.
     corpus.run("train_clas", "plain")
     plain = json.loads((corpus.model("train_clas", "plain") / "manifest.json").read_text())
     assert "lin_ftrs" not in plain and "dropout_head" not in plain
     with pytest.raises(UserError, match="--lin_ftrs=50 does not fit .*head.*, whose head has --lin_ftrs=11,7"):
         corpus.run("train_clas", "other-head", startat=1, start_clas_id="head")
+
+
+def test_a_classifier_of_a_high_dropmult_is_loaded_again(corpus):
+    """Its weight dropout would be 1 by dropmult alone."""
+    corpus.run("train_clas", "high", dropmult=2.0, dropout_weight=0.5)
+    flow.call("eval_clas", **corpus.where, clas_id="high", train_file_id="few", split="val", threads=1, cuda_id=-1)
+    corpus.run("train_clas", "high-on", startat=1, start_clas_id="high")
+
+
+def test_what_a_language_model_has_read_is_not_forgotten(corpus):
+    corpus.run("finetune_lm", "joined", joined=True)
+    run = corpus.run("finetune_lm", "joined-on", preload=True, startat=1, start_lm_id="joined")
+    assert flow.record(corpus.results, run)["val_text_seen"] is True
+    run = corpus.run("finetune_lm", "plain-on", preload=True, startat=1, start_lm_id="default")
+    assert flow.record(corpus.results, run)["val_text_seen"] is False
+
+
+def test_hidden_layers_have_one_spelling(corpus, capsys):
+    corpus.run("train_clas", "spelled", lin_ftrs="11,7")
+    capsys.readouterr()
+    corpus.run("train_clas", "spelled", lin_ftrs=" 11, 7")
+    assert "already done, reused" in capsys.readouterr().out
 
 
 def test_patience(corpus):

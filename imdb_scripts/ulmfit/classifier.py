@@ -64,7 +64,7 @@ def train(job: training.Training, folder: DataFolder, facts: dict) -> tuple[dict
     probabilities = training.predict(model, job.val, job.device)
     write_predictions(run, job.val.documents, probabilities, facts["classes"])
     digest = weights.save(model, run.artefact / weights.WEIGHTS, facts)
-    vocab.copy_vocabulary(folder.ids(facts["bpe"]), run.artefact)
+    vocab.copy_vocabulary(folder.ids(facts["bpe"]), run.artefact, facts)
     return best, final, digest
 
 
@@ -105,9 +105,12 @@ def load(folder: Path, vocab_fingerprint: str | None = None) -> models.TextClass
     if vocab_fingerprint is not None and facts["vocab_fingerprint"] != vocab_fingerprint:
         raise UserError(f"{folder} was trained with another vocabulary than the dataset has now; run finetune_lm and "
                         f"train_clas again with --overwrite")
+    # It predicts and has no use for dropout; but fastai's head has no layer for a dropout of 0, and the names of the
+    # layers behind it follow from that.
+    head = facts["dropmult"] if facts.get("dropout_head") is None else facts["dropout_head"]
     model = models.classifier(facts["vocab_size"], len(facts["classes"]), **facts["sizes"], bptt=facts["bptt"],
-                              max_len=facts["max_len"], dropmult=facts["dropmult"],
-                              dropouts=Dropouts(dropout_head=facts.get("dropout_head")),
+                              max_len=facts["max_len"], dropmult=0.0,
+                              dropouts=Dropouts(dropout_head=0.5 if head else 0.0),
                               lin_ftrs=facts.get("lin_ftrs", HIDDEN_LAYERS))
     weights.load_whole(model, folder / weights.WEIGHTS)
     return model

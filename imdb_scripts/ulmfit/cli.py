@@ -36,7 +36,8 @@ _INT = re.compile(r"[+-]?[0-9]{1,18}")
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _DASHES = "-\N{EN DASH}\N{EM DASH}"  # text processors make one long dash of two short ones
 
-_running: tuple[Callable, frozenset[str]] | None = None  # the stage that main is calling, the names that were typed
+# The stage that main is calling, the names that were typed, and those of them given by position.
+_running: tuple[Callable, frozenset[str], frozenset[str]] | None = None
 
 
 # what a stage asks
@@ -44,6 +45,11 @@ _running: tuple[Callable, frozenset[str]] | None = None  # the stage that main i
 def typed() -> set[str]:
     """The parameters that the user gave on this command line; empty outside `main`."""
     return set(_running[1]) if _running else set()
+
+
+def by_name(name: str) -> bool:
+    """Whether the user gave this parameter as a flag, not by position; False outside `main`."""
+    return bool(_running) and name in _running[1] and name not in _running[2]
 
 
 def typed_or_changed(stage: Callable, flags: dict[str, Any]) -> set[str]:
@@ -106,7 +112,7 @@ def _run(stage: Callable, argv: Sequence[str], prog: str, label: str) -> None:
         if _asks_help(argv):
             _show(help_text(stage, prog))
         given = argument_list.parse(argv)
-        outer, _running = _running, (stage, frozenset(given))
+        outer, _running = _running, (stage, frozenset(given), frozenset(argument_list.by_position))
         try:
             _fire(stage, argument_list, given, label)
         finally:
@@ -222,6 +228,7 @@ class ArgumentList:
         has been checked against its kind and bounds. Raises UsageError for the first thing that is wrong.
         """
         given: dict[str, str | list[str]] = {}
+        self.by_position: set[str] = set()
         spelled: dict[str, str] = {}  # how each was typed, for the message when it comes twice
 
         def take(name: str, value: str, as_typed: str) -> None:
@@ -241,6 +248,7 @@ class ArgumentList:
             nonlocal position
             if position < len(self.positional):
                 take(self.positional[position], value, f"{_shown(value)} by position")
+                self.by_position.add(self.positional[position])
                 position += 1
             elif self.variadic:
                 convert(self.variadic, self.flag(self.variadic), value, None)

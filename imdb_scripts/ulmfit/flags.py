@@ -58,7 +58,8 @@ FLAGS: dict[str, Flag] = {
     "backwards": Flag("bool", DATA, "read every document from its end to its beginning"),
     "bpe": Flag("bool", DATA, "subword tokens instead of words"),
     "sp_type": Flag("choice", DATA, "sentencepiece's kind of subwords", choices=("unigram", "bpe")),
-    "sp_vocab": Flag("int", DATA, "subwords, the special tokens among them; fewer when the text is too small", low=1),
+    "sp_vocab": Flag("int", DATA, "subwords, the special tokens among them; fewer when the text is too small",
+                     low=10),
     "sp_model": Flag("path", DATA, "sentencepiece model to use instead of training one: a file, or the folder of a "
                                    "dataset or model that has one", result=False),
     "split": Flag("choice", DATA, "split to predict", choices=("val", "test")),
@@ -118,7 +119,8 @@ FLAGS: dict[str, Flag] = {
     "dropout_head": Flag("float", DROPOUT, "of the pooled states; without it, dropmult x 0.4 (the head's further "
                                            "layers have 0.1)", low=0, high=0.99),
     # learning rates
-    "lr": Flag("float", SCHEDULE, "highest learning rate, of the last layer group", above=0),
+    "lr": Flag("float", SCHEDULE, "highest learning rate, of the last layer group; --chain_thaw has rates of its own",
+               above=0),
     "use_clr": Flag("bool", SCHEDULE, "slanted triangular rates (STLR); False: one cosine cycle over the epochs"),
     "use_regular_schedule": Flag("bool", SCHEDULE, "constant rate; wins over --use_clr"),
     "use_discriminative": Flag("bool", SCHEDULE, "lower rates for lower layer groups; False: one rate for all"),

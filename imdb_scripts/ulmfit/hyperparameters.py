@@ -99,12 +99,16 @@ def hidden_layers(lin_ftrs: str) -> list[int]:
     return [int(size) for size in sizes]
 
 
-def check_hidden_layers(path: Any, manifest: dict, lin_ftrs: str) -> None:
-    """Raises UserError when the classifier in `path` has other hidden layers than --lin_ftrs."""
+def as_flag(sizes: list[int]) -> str:
+    """The value of --lin_ftrs for hidden layers of these sizes, in its one spelling."""
+    return ",".join(map(str, sizes)) or "none"
+
+
+def check_hidden_layers(path: Any, manifest: dict, sizes: list[int]) -> None:
+    """Raises UserError when the classifier in `path` has hidden layers of other sizes."""
     found = manifest.get("lin_ftrs", HIDDEN_LAYERS)
-    if found != hidden_layers(lin_ftrs):
-        there = ",".join(map(str, found)) or "none"
-        raise UserError(f"--lin_ftrs={lin_ftrs} does not fit {path}, whose head has --lin_ftrs={there}")
+    if found != sizes:
+        raise UserError(f"--lin_ftrs={as_flag(sizes)} does not fit {path}, whose head has --lin_ftrs={as_flag(found)}")
 
 
 def check_flags(flags: dict[str, Any], typed: set[str]) -> None:
@@ -131,7 +135,7 @@ def check_no_training(typed: set[str]) -> None:
     """Refuses what --notrain would not read. Args: the flags that the caller chose. Raises UsageError."""
     # --lr and the other flags of 2018 were never refused beside it.
     training = [field.name for bundle in (Dropouts, ScheduleFlags, Optimization) for field in fields(bundle)]
-    training += ["divisor", "patience", "freeze_epochs"]
+    training += ["divisor", "patience", "freeze_epochs", "track"]
     unread = [name for name in training if name in typed and name not in ("use_clr", "use_regular_schedule")]
     if unread:
         raise UsageError(f"--notrain trains nothing and does not read --{unread[0]}; leave one of them out")

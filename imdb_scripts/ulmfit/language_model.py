@@ -61,5 +61,5 @@ def evaluate(model: nn.Module, val_text: TextStream, *, bs: int, bptt: int, devi
 def save(run: Run, model: nn.Module, ids: Path, facts: dict) -> dict:
     """Writes weights, vocabulary and sentencepiece model into the run's artefact; returns the facts of its manifest."""
     digest = weights.save(model, run.artefact / weights.WEIGHTS, facts)
-    vocab.copy_vocabulary(ids, run.artefact)
+    vocab.copy_vocabulary(ids, run.artefact, facts)
     return {**facts, "weights_sha256": digest}

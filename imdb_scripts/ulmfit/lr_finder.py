@@ -36,6 +36,11 @@ class Curve:
     losses: np.ndarray
     smoothed: np.ndarray
 
+    @property
+    def lowest(self) -> float:
+        """The lowest smoothed loss; where the test diverged, they are no numbers any more."""
+        return float(self.smoothed[np.isfinite(self.smoothed)].min())
+
 
 class _RangeTest(LRFinder):
     """fastai's, without the copy of model and optimizer on disk: both are thrown away after the test."""

@@ -175,6 +175,10 @@ def intermediate_name(clas: str) -> str:
     return clas + SEPARATOR + "intermediate"
 
 
+def is_intermediate(name: str) -> bool:
+    return name.endswith(intermediate_name(""))
+
+
 def start_name(lm: str) -> str:
     """A language model set aside because `startat=1` goes on from it under the same name."""
     return lm + SEPARATOR + "start"

@@ -26,7 +26,7 @@ class Phase:
     groups: numbers of the layer groups that train; the others are frozen.
     rates: highest learning rate of every group, frozen ones included.
     reload_best: at the end, go back to the weights with the lowest validation loss of the run so far.
-    patience: stop after so many epochs without a lower validation loss in this phase; None: never.
+    patience: stop after so many epochs of this phase without a lower validation loss than the run's best; None: never.
     keep: keep the weights at the end of this phase as the intermediate classifier.
     """
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Sequence, TypeVa
 
 import numpy as np
 
-from . import corpus, files, records
+from . import corpus, files, names, records
 from .corpus import TableRow
 from .errors import UsageError, UserError
 from .names import DataFolder
@@ -67,7 +67,8 @@ def trained(folder: DataFolder, model: str, made_by: str) -> Source:
 def listed(folder: DataFolder, models: str) -> list[Source]:
     """The classifiers whose folders' names stand in `models`, separated by spaces."""
     asked = models.split()
-    there = sorted(path.name for path in folder.path.glob("models/clas--*") if (path / records.MANIFEST).exists())
+    there = sorted(path.name for path in folder.path.glob("models/clas--*")
+                   if (path / records.MANIFEST).exists() and not names.is_intermediate(path.name))
     for model in asked:
         if model not in there:
             raise UserError(f"--models: {folder.path / 'models'} has no classifier {model!r}; it has "

@@ -79,3 +79,20 @@ def pretrained(folder: DataFolder, ids: dict, inputs: dict[str, records.Input], 
     if bpe:
         vocab.check_same_pieces(folder, ids, source)
     return Source(source, made_by)
+
+
+def tune_command(folder: DataFolder, *, lm_id: str, backwards: bool, bpe: bool, train_file_id: str, seed: int) -> str:
+    """The command that makes a fine-tuned language model."""
+    return names.command("finetune_lm", dir_path=folder.path, lm_id=lm_id, backwards=backwards, bpe=bpe,
+                         train_file_id=train_file_id, seed=seed)
+
+
+def fine_tuned(folder: DataFolder, inputs: dict[str, records.Input], **language_model) -> Source:
+    """The language model of finetune_lm whose encoder a classifier takes. Adds to the run's `inputs`.
+
+    language_model: as `tune_command` takes it. Raises UserError when there is none.
+    """
+    path = folder.model(names.lm_name(**language_model))
+    made_by = tune_command(folder, **language_model) + ", or train without a language model: --from_scratch"
+    inputs["language_model"] = records.artefact_input(path, made_by)
+    return Source(path, made_by)

@@ -52,7 +52,7 @@ def total_counts(parts: Iterable[Counter], capacity: int = CAPACITY) -> Counter:
 
     When the distinct words amount to more than `capacity` characters, those with the lowest counts are dropped until
     half is left, so that what is lost are rare words; words of equal count are dropped in the order of their code
-    points, which makes the sum depend on the text alone.
+    points, so that the sum depends on nothing but the counters in their order.
     """
     total, characters = Counter(), 0
     for counts in parts:
@@ -124,9 +124,10 @@ def train(counts: Counter, *, sp_type: str, sp_vocab: int, lang: str) -> bytes:
     if not counts:
         raise UserError("train and unsup hold no words to train sentencepiece on; give a model by --sp_model")
     model = io.BytesIO()
+    read = scaled(counts) if sp_type == "unigram" else counts
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_lines(scaled(counts) if sp_type == "unigram" else counts), input_format="tsv", model_writer=model, model_type=sp_type,
+            sentence_iterator=_lines(read), input_format="tsv", model_writer=model, model_type=sp_type,
             vocab_size=sp_vocab, hard_vocab_limit=False, character_coverage=0.99999 if lang in eu_langs else 0.9998,
             user_defined_symbols=list(_WHOLE), unk_id=len(_WHOLE), pad_id=-1, bos_id=-1, eos_id=-1,
             max_sentence_length=2**30, num_threads=_THREADS, minloglevel=2)
@@ -169,8 +170,10 @@ def load(path: Path):
     """A SentencePieceProcessor. Raises UserError for a file that is none, or that cuts fastai's special tokens up."""
     import sentencepiece
 
+    processor = sentencepiece.SentencePieceProcessor()
     try:
-        processor = sentencepiece.SentencePieceProcessor(model_proto=Path(path).read_bytes())
+        # The constructor would take an empty file for no file.
+        processor.LoadFromSerializedProto(Path(path).read_bytes())
     except (RuntimeError, OSError) as error:
         raise UserError(f"{path} cannot be read as a sentencepiece model; expected one of create_toks --bpe or of "
                         f"fastai") from error

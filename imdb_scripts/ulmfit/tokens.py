@@ -186,7 +186,8 @@ class WordTokenizer:
         return [text[start:end] for start, end in spans]
 
 
-@functools.lru_cache(maxsize=2)
+# Several models may be asked in turn; one of words, remembered pieces and all, takes 100 MB.
+@functools.lru_cache(maxsize=8)
 def _tokenizer(lang: str, sp_model: Path | None) -> Callable[[Sequence[str]], list[str]]:
     from .subwords import SubwordTokenizer
 

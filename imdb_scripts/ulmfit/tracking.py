@@ -100,6 +100,9 @@ class MLflow:
     """A run of mlflow, kept in tracking/mlflow.db beside the runs' folders unless MLFLOW_TRACKING_URI is set."""
 
     def __init__(self, run: Run, folder: Path, known: str | None, steps: int):
+        # mlflow would ask a server that does not answer for many minutes, and training would wait.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         from mlflow import MlflowClient
         from mlflow.entities import Metric, Param, RunTag
 

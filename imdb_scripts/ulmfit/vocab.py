@@ -275,6 +275,7 @@ def check_current(folder: DataFolder, bpe: bool = False, then: Sequence[str] = (
         now = records.read_manifest(tokens, create_toks_command(folder, bpe))
         if now["fingerprint"] != manifest["inputs"]["tokens"]["fingerprint"]:
             raise UserError(f"{tokens} changed since tok2id; run tok2id.py{' --bpe' * bpe} --overwrite")
+    sentencepiece_of(ids, manifest)
     return manifest
 
 
@@ -305,18 +306,21 @@ def check_same_pieces(folder: DataFolder, ids: dict, source: Path) -> None:
                         f"with; cut it again by that one: {again}; then tok2id.py --bpe --overwrite")
 
 
-def copy_vocabulary(ids: Path, artefact: Path) -> None:
-    """Gives a model's folder the vocabulary of a folder of ids, and its sentencepiece model where it has one."""
-    for name in (VOCAB, SENTENCEPIECE):
-        if (ids / name).exists():
-            with files.replacing(artefact / name) as temporary:
-                shutil.copyfile(ids / name, temporary)
+def copy_vocabulary(ids: Path, artefact: Path, facts: dict) -> None:
+    """Gives a model's folder the vocabulary of a folder of ids, and its sentencepiece model where it has one.
+
+    facts: what the model says of itself, as `identity` among others. Raises UserError as `sentencepiece_of`.
+    """
+    for path in (ids / VOCAB, sentencepiece_of(ids, facts)):
+        if path is not None:
+            with files.replacing(artefact / path.name) as temporary:
+                shutil.copyfile(path, temporary)
 
 
 def sentencepiece_of(folder: Path, facts: dict) -> Path | None:
     """The sentencepiece model of a folder of ids or of a model; None where the tokens are words.
 
-    facts: the folder's manifest or the header of its weights. Raises UserError when the file is gone.
+    facts: the folder's manifest or the header of its weights. Raises UserError when the file is gone or another.
     """
     if not facts.get("bpe"):
         return None
@@ -324,4 +328,7 @@ def sentencepiece_of(folder: Path, facts: dict) -> Path | None:
     if not path.exists():
         raise UserError(f"{path} is missing: the sentencepiece model that {folder} goes with; run the stage that made "
                         f"it again with --overwrite")
+    if files.sha256(path) != facts["sp_model_sha256"]:
+        raise UserError(f"{path} is not the sentencepiece model that {folder} was made with; put that one back, or run "
+                        f"the stage that made it again with --overwrite")
     return path
