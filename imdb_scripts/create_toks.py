@@ -45,10 +45,10 @@ def create_toks(dir_path=None, chunksize=24000, n_lbls=1, lang="en", val_seed=0,
     Expect a minute or less for IMDb's 100,000 reviews on 2 cores, and less than 1 GB of memory in each process.
     """
     flags = dict(locals())
-    from ulmfit import tokens, vocab
+    from ulmfit import tokenization, vocab, words
 
     _check_flags(flags)
-    tokens.check_lang(lang)
+    words.check_lang(lang)
     folder = names.DataFolder(names.existing_dir(dir_path or names.project_root() / "data" / "imdb", "dir_path",
                                                  "make it with get_data.py, or put train.csv into it"))
     flags["dir_path"] = str(folder.path)
@@ -78,7 +78,7 @@ def create_toks(dir_path=None, chunksize=24000, n_lbls=1, lang="en", val_seed=0,
             own_model, facts = _sentencepiece(run, sp_model, _batches(paths, n_lbls_of, chunksize, survey), survey,
                                               sp_type=sp_type, sp_vocab=sp_vocab, lang=lang, workers=workers)
         batches = _batches(paths, n_lbls_of, chunksize, survey)
-        written, duplicates = _write(run, tokens.tokenize(batches, lang, workers, own_model), survey)
+        written, duplicates = _write(run, tokenization.tokenize(batches, lang, workers, own_model), survey)
         seconds = time.monotonic() - began
         documents, total = (sum(split[count] for split in written.values()) for count in ("documents", "tokens"))
         for pair, count in duplicates.items():
@@ -108,7 +108,7 @@ def _sentencepiece(run: records.Run, given: Path | None, batches: Iterator[tuple
 
     Returns its path and what the manifest says of it.
     """
-    from ulmfit import subwords, tokens
+    from ulmfit import subwords, tokenization
 
     path = run.artefact / names.SENTENCEPIECE
     with files.replacing(path) as temporary:
@@ -119,9 +119,10 @@ def _sentencepiece(run: records.Run, given: Path | None, batches: Iterator[tuple
             documents = (fields for (split, first, _, _), texts in batches if split in ("train", "unsup")
                          for row, fields in enumerate(texts, first) if (split, row) not in held_out)
             # In groups of one size, whatever the chunks of the csv: where words must be dropped, it is between groups.
-            groups = ((None, group) for group in iter(lambda: list(islice(documents, tokens.BATCH_DOCUMENTS)), []))
+            groups = ((None, group)
+                      for group in iter(lambda: list(islice(documents, tokenization.BATCH_DOCUMENTS)), []))
             counts = subwords.total_counts(part for _, part in
-                                           tokens.in_processes(groups, subwords.count_words, workers))
+                                           tokenization.in_processes(groups, subwords.count_words, workers))
             run.say(f"training sentencepiece ({sp_type}) on {sum(counts.values()):,} words of train and unsup, "
                     f"{len(counts):,} of them different")
             temporary.write_bytes(subwords.train(counts, sp_type=sp_type, sp_vocab=sp_vocab, lang=lang))
@@ -156,7 +157,7 @@ def _survey(paths: dict[str, Path], n_lbls_of: dict[str, int], chunksize: int, v
 def _batches(paths: dict[str, Path], n_lbls_of: dict[str, int], chunksize: int, survey: Survey) -> Iterator[tuple]:
     """((split of the csv, first row, labels, text columns), text columns) of some documents at a time."""
     from ulmfit.corpus import LABEL, read_chunks
-    from ulmfit.tokens import BATCH_DOCUMENTS
+    from ulmfit.tokenization import BATCH_DOCUMENTS
 
     for split, path in paths.items():
         for frame in read_chunks(path, n_lbls_of[split], chunksize, survey.n_texts):

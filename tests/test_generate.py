@@ -19,7 +19,8 @@ from ulmfit import generation, models, vocab
 from ulmfit.decoding import join_words, readable, undo_markers
 from ulmfit.errors import UserError
 from ulmfit.generation import draw, next_logits, next_probabilities, shown
-from ulmfit.tokens import SPECIAL_TOKENS, tokenize_texts
+from ulmfit.tokenization import tokenize_texts
+from ulmfit.tokens import SPECIAL_TOKENS
 
 LM = "lm--{}--word--default--all--s0"
 

@@ -10,7 +10,7 @@ import flow
 import numpy as np
 import pytest
 import sentencepiece
-from ulmfit import names, subwords, tokens, vocab
+from ulmfit import names, subwords, tokenization, tokens, vocab
 from ulmfit.errors import UsageError, UserError
 
 TEXTS = ["The film was unbelievably good, and the actors' acting unbelievable!!!! I LOVE it.",
@@ -188,7 +188,7 @@ def test_predictions_are_those_of_the_split(place):
     ids = vocab.load_ids(place / "imdb" / "bpe" / "ids", "test")
     stoi = vocab.ids_by_word(vocab.load_vocab(place / "imdb" / "bpe" / "ids"))
     texts = [[text] for _, text in flow.labelled_rows(flow.N_TEST, 1)]
-    made = tokens.tokenize_texts(texts, "en", place / "imdb" / "bpe" / "ids" / names.SENTENCEPIECE)
+    made = tokenization.tokenize_texts(texts, "en", place / "imdb" / "bpe" / "ids" / names.SENTENCEPIECE)
     for number, document in enumerate(made):
         np.testing.assert_array_equal(vocab.numericalize(document, stoi), ids[number])
 
@@ -335,7 +335,7 @@ def test_show_batch_and_tokens(place, monkeypatch, capsys):
     show(dir_path="imdb", bpe=True, tokens=True, split="test", n=3)
     shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     texts = [[text] for _, text in flow.labelled_rows(flow.N_TEST, 1)[:3]]
-    assert shown == tokens.tokenize_texts(texts, "en", place / "imdb/bpe/ids/spm.model")
+    assert shown == tokenization.tokenize_texts(texts, "en", place / "imdb/bpe/ids/spm.model")
     show(dir_path="imdb", bpe=True, kind="lm", backwards=True, n=1, bs=4)
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split()[2:11] == lines[3].split()[1:10]

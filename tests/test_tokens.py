@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from fastai.text.core import defaults, tokenize_df
 
-from ulmfit import tokens
+from ulmfit import tokenization, tokens, words
 from ulmfit.errors import UsageError
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "imdb_scripts"
@@ -75,15 +75,15 @@ def test_special_tokens_are_fastais():
 
 def test_tokens_equal_fastai_on_adversarial_texts():
     texts = EDGE_TEXTS + ACROSS_SPACES + random_texts(6000)
-    assert_same(tokens.tokenize_texts([[text] for text in texts]), fastai_tokens({"text": texts}), texts)
+    assert_same(tokenization.tokenize_texts([[text] for text in texts]), fastai_tokens({"text": texts}), texts)
 
 
 def test_pieces_that_a_special_case_spans_are_tokenized_together():
     """In these texts the tokens of the pieces are not those of the text, so remembering pieces alone would be wrong."""
-    tokenizer = tokens.WordTokenizer()
+    tokenizer = words.WordTokenizer()
     for text in ACROSS_SPACES:
         text = f"xxbos {text}"
-        pieces = [token for piece in text.split() for token in tokens.tokenize_texts([[piece]])[0][1:]]
+        pieces = [token for piece in text.split() for token in tokenization.tokenize_texts([[piece]])[0][1:]]
         whole = tokenizer.split(text)
         assert whole != pieces and "".join(whole) == "".join(pieces), text
 
@@ -91,10 +91,10 @@ def test_pieces_that_a_special_case_spans_are_tokenized_together():
 def test_fields_are_marked_only_when_there_are_several():
     first, second = random_texts(200, seed=1), random_texts(200, seed=2)
     rows = [list(row) for row in zip(first, second)]
-    ours = tokens.tokenize_texts(rows)
+    ours = tokenization.tokenize_texts(rows)
     assert_same(ours, fastai_tokens({"a": first, "b": second}), rows)
     assert ours[0][:3] == ["xxbos", "xxfld", "1"]
-    assert "xxfld" not in tokens.tokenize_texts([["one column"]])[0]
+    assert "xxfld" not in tokenization.tokenize_texts([["one column"]])[0]
 
 
 @pytest.mark.parametrize("lang", ["de", "ru", "xx"])
@@ -103,13 +103,13 @@ def test_other_languages_equal_fastai(lang):
     # spaCy's Russian has special cases that hold spaces
     texts = random_texts(600, seed=3) + ["многое, в т.ч. это", "в  т.ч.", "(вед. науч. сотр.)"]
     frame, _ = tokenize_df(pd.DataFrame({"text": texts}), "text", n_workers=0, tok=SpacyTokenizer(lang))
-    assert_same(tokens.tokenize_texts([[text] for text in texts], lang), [list(d) for d in frame.text], texts)
+    assert_same(tokenization.tokenize_texts([[text] for text in texts], lang), [list(d) for d in frame.text], texts)
 
 
 def test_forgetting_pieces_does_not_change_tokens():
     texts = random_texts(300, seed=4)
-    forgetful = tokens.WordTokenizer(capacity=500)
-    assert [forgetful([text]) for text in texts] == tokens.tokenize_texts([[text] for text in texts])
+    forgetful = words.WordTokenizer(capacity=500)
+    assert [forgetful([text]) for text in texts] == tokenization.tokenize_texts([[text] for text in texts])
     assert forgetful._pieces.characters < 500 + max(map(len, forgetful._pieces))
 
 
@@ -123,21 +123,22 @@ def test_number_of_processes_does_not_change_what_is_yielded():
             taken.append(batch)
             yield batch
 
-    alone = list(tokens.tokenize(batches, workers=1))
-    stream = tokens.tokenize(noted(), workers=2)
+    alone = list(tokenization.tokenize(batches, workers=1))
+    stream = tokenization.tokenize(noted(), workers=2)
     first = next(stream)
-    assert len(taken) <= 2 * tokens.BATCHES_IN_FLIGHT + 1 < len(batches)  # memory holds some batches, not the corpus
+    # Memory holds some batches, not the corpus.
+    assert len(taken) <= 2 * tokenization.BATCHES_IN_FLIGHT + 1 < len(batches)
     assert [first, *stream] == alone
     assert [key for key, _ in alone] == [key for key, _ in batches]
     assert [tokens.decode_line(line) for _, lines in alone for line, _ in lines] == \
-        tokens.tokenize_texts([[text] for text in texts])
+        tokenization.tokenize_texts([[text] for text in texts])
     assert all(len(tokens.decode_line(line)) == length for _, lines in alone for line, length in lines)
 
 
 def test_unknown_language_is_refused():
-    tokens.check_lang("en")
+    words.check_lang("en")
     with pytest.raises(UsageError, match="--lang='qq'.* en, "):
-        tokens.check_lang("qq")
+        words.check_lang("qq")
 
 
 # token files
@@ -147,7 +148,7 @@ AWKWARD = [["xxbos", "a"], [], ["\n"], ["\\n"], ["\\", "\\\\", "\\\n", "n"], ["\
 
 
 def test_token_files_round_trip(tmp_path):
-    documents = AWKWARD + tokens.tokenize_texts([[text] for text in random_texts(300, seed=6)])
+    documents = AWKWARD + tokenization.tokenize_texts([[text] for text in random_texts(300, seed=6)])
     tokens.write_tokens(tmp_path / "x.txt", documents)
     assert list(tokens.read_tokens(tmp_path / "x.txt")) == documents
     assert (tmp_path / "x.txt").read_bytes().count(b"\n") == len(documents)
@@ -222,7 +223,7 @@ def test_create_toks_writes_every_document_once(made):
         for line, row in zip(lines, rows):
             source, number = row["document"].split(":")
             fields = given[source][int(number)]
-            assert line == tokens.tokenize_texts([fields[-1:]])[0]
+            assert line == tokenization.tokenize_texts([fields[-1:]])[0]
             assert row["label"] == (fields[0] if source != "unsup" else "")
             assert int(row["tokens"]) == len(line)
             seen[row["document"]] = split

@@ -18,7 +18,7 @@ from .loaders import ClassifierLoader
 from .names import DataFolder
 from .phases import Phase
 from .records import Run
-from .tokens import tokenize_texts
+from .tokenization import tokenize_texts
 
 
 def job(run: Run, model: models.TextClassifier, phases: list[Phase], folder: DataFolder, facts: dict, *,

@@ -11,8 +11,8 @@ from torch import nn
 from . import foreign_weights, models
 from .classifier import Predictor
 from .errors import UserError
-from .tokens import WordTokenizer
 from .vocab import UNK_ID
+from .words import WordTokenizer
 
 # Fixed in the 2018 scripts.
 BPTT, MAX_LEN = 70, 20 * 70

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from . import models, vocab, weights
 from .decoding import readable
-from .tokens import BOS, FLD, SPECIAL_TOKENS, tokenize_texts
+from .tokenization import tokenize_texts
+from .tokens import BOS, FLD, SPECIAL_TOKENS
 
 BOS_ID = SPECIAL_TOKENS.index(BOS)
 # Never drawn: neither is a word. (fastai leaves padding in, which no training text holds.)

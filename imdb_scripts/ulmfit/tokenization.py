@@ -1,0 +1,105 @@
+"""Documents to tokens, words or subwords, in this process or in many."""
+
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import Callable, Iterable, Iterator, Sequence, TypeVar
+
+from .errors import UserError
+from .subwords import SubwordTokenizer
+from .tokens import encode_line
+from .words import WordTokenizer
+
+Key = TypeVar("Key")
+Result = TypeVar("Result")
+
+# Big enough that sending a batch costs little beside tokenizing it, small enough that the last ones end together.
+BATCH_DOCUMENTS = 250
+# Keeps every process busy while the oldest batch is written, and bounds what waits in memory.
+BATCHES_IN_FLIGHT = 3
+
+
+# Several models may be asked in turn; one of words, remembered pieces and all, takes 100 MB.
+@functools.lru_cache(maxsize=8)
+def _tokenizer(lang: str, sp_model: Path | None) -> Callable[[Sequence[str]], list[str]]:
+    return WordTokenizer(lang) if sp_model is None else SubwordTokenizer(sp_model)
+
+
+def tokenize_texts(rows: Sequence[Sequence[str]], lang: str = "en", sp_model: Path | None = None) -> list[list[str]]:
+    """Tokens of documents in this process: words, or a sentencepiece model's subwords.
+
+    rows: one list of text columns a document.
+    """
+    tokenizer = _tokenizer(lang, sp_model)
+    return [tokenizer(fields) for fields in rows]
+
+
+# -- many processes ----------------------------------------------------------------------------------------------------
+
+def available_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _end_with_parent() -> None:
+    """Makes a worker end when its parent is gone, were it killed; Ctrl-C is the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _encoded(rows: Sequence[Sequence[str]], lang: str, sp_model: Path | None) -> list[tuple[str, int]]:
+    return [(encode_line(tokens), len(tokens)) for tokens in tokenize_texts(rows, lang, sp_model)]
+
+
+def tokenize(batches: Iterable[tuple[Key, Sequence[Sequence[str]]]], lang: str = "en", workers: int | None = None,
+             sp_model: Path | None = None) -> Iterator[tuple[Key, list[tuple[str, int]]]]:
+    """Tokenizes a stream of documents; what it yields does not depend on the number of processes.
+
+    batches: (key, rows) with one list of text columns a row; the key is handed back and stays in this process.
+    workers: processes, by default one a core; 1 does the work here. sp_model: cuts into its subwords, not words.
+
+    Yields (key, [(line of a token file, number of tokens), ...]) in the order of the batches, of which a bounded
+    number is taken in advance. Raises UserError when the language cannot be tokenized or a process is killed.
+    """
+    return in_processes(batches, partial(_encoded, lang=lang, sp_model=sp_model), workers)
+
+
+def in_processes(batches: Iterable[tuple[Key, Sequence[Sequence[str]]]],
+                 work: Callable[[Sequence[Sequence[str]]], Result],
+                 workers: int | None = None) -> Iterator[tuple[Key, Result]]:
+    """Yields (key, work(rows)) of each batch, in their order; `work` must be a function that can be sent to a process.
+
+    Raises UserError when a process is killed.
+    """
+    workers = workers or available_cores()
+    if workers == 1:
+        for key, rows in batches:
+            yield key, work(rows)
+        return
+    # A forked process would inherit the locks of other threads (BLAS starts some on import); a spawned one is clean.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
+    try:
+        waiting = deque()
+        for key, rows in batches:
+            waiting.append((key, pool.submit(work, rows)))
+            if len(waiting) > BATCHES_IN_FLIGHT * workers:
+                key, future = waiting.popleft()
+                yield key, future.result()
+        while waiting:
+            key, future = waiting.popleft()
+            yield key, future.result()
+    except BrokenProcessPool as error:
+        raise UserError("a tokenizing process was killed, probably for want of memory; use fewer --workers") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
