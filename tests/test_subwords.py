@@ -85,6 +85,14 @@ def test_counting_in_bounded_memory_keeps_the_frequent_words():
     assert bounded == subwords.total_counts(parts, capacity=500)
 
 
+def test_sentencepiece_gets_every_occurrence():
+    counts, got = Counter({f"word{number}": number % 4 + 1 for number in range(250)}), Counter()
+    for line in subwords._lines(counts):
+        text, count = line.split("\t")
+        got.update({word: int(count) for word in text.split()})
+    assert got == counts
+
+
 def test_counts_are_scaled_in_proportion():
     counts = Counter({"common": 70_000, **{f"rare{number:05}": 3 for number in range(7000)}})
     assert subwords.scaled(counts) == counts  # 700,000 characters
@@ -120,6 +128,15 @@ def test_pieces_are_put_together_again():
     from ulmfit import decoding
 
     assert decoding.readable(["xxbos", "xxmaj", "\u2581un", "real", "\u2581film", "s."], bpe=True) == "Unreal films."
+
+
+def test_a_prompt_is_shown_as_it_was_typed():
+    from ulmfit.generation import shown
+
+    prompt = ["xxbos", "xxmaj", "\u2581the", "\u2581fi", "lm"]  # sentencepiece makes two letters of the ligature
+    assert shown("The \ufb01lm", prompt, ["s", "\u2581were"], backwards=False, bpe=True) == "The \ufb01lms were"
+    assert shown("The \ufb01lm", prompt, ["\u2581saw", "\u2581i", "xxmaj"], backwards=True, bpe=True) == (
+        "I saw The \ufb01lm")
 
 
 def test_what_is_no_model_is_said(tmp_path):
@@ -271,6 +288,8 @@ def test_another_sentencepiece_model_in_its_place_is_noticed(place, tmp_path, mo
             flow.call("train_clas", **shared, lm_id="broken", **flow.SMALL)
         else:
             flow.call("generate", text="The film", dir_path="imdb", bpe=True, lm_id="broken")
+    # Before hours of training, not after.
+    assert not (tmp_path / "copy/results/runs/imdb--train_clas--fwd--bpe--broken--all--s0").exists()
 
 
 def test_a_start_with_other_subwords_is_refused(place, tmp_path, monkeypatch):
@@ -339,3 +358,10 @@ def test_show_batch_and_tokens(place, monkeypatch, capsys):
     show(dir_path="imdb", bpe=True, kind="lm", backwards=True, n=1, bs=4)
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split()[2:11] == lines[3].split()[1:10]
+    show(dir_path="imdb", bpe=True, split="test", n=60, bs=60, trunc_at=0)
+    lines = capsys.readouterr().out.splitlines()
+    documents = tokenization.tokenize_texts([[text] for _, text in flow.labelled_rows(flow.N_TEST, 1)], "en",
+                                            place / "imdb/bpe/ids/spm.model")
+    known = set(vocab.load_vocab(place / "imdb/bpe/ids"))
+    assert sorted(lines[3::3]) == sorted(tokens.encode_line([piece if piece in known else "xxunk" for piece in document])
+                                         for document in documents)
