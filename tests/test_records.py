@@ -247,6 +247,21 @@ def test_a_run_without_an_artefact_needs_none(ask):
     assert ask(artefact=None).reused
 
 
+def test_a_run_that_failed_before_it_made_anything_stands_in_nobodys_way(ask):
+    run = ask(lr=0.02)
+    with pytest.raises(UserError), run:
+        run.say("a line of the failed run")
+        raise UserError("lr is too high")
+    run = ask(seed=5)
+    assert not run.resumed and record(run)["config"] == {"seed": 5}
+    assert not (run.folder / "log.txt").exists()
+    # A checkpoint is hours of somebody's work.
+    (run.artefact / "checkpoint.pt").write_bytes(b"")
+    with pytest.raises(ValueError), run:
+        raise ValueError
+    assert "seed: 5 there, 6 asked" in refused(lambda: ask(seed=6))
+
+
 # -- refused ---------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("end", ["finished", "failed", "killed"])
@@ -256,6 +271,7 @@ def test_other_flags_under_the_same_name_are_refused_with_the_difference(ask, en
         make(run)
     elif end == "failed":
         with pytest.raises(ValueError), run:
+            run.append_epoch({"epoch": 0, "val_loss": 1.0})
             raise ValueError
     else:
         for lock in run._locks:

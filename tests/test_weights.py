@@ -229,3 +229,9 @@ def test_pretrained_weights_are_arranged_for_the_datasets_words(tmp_path):
     assert counts == {"matched": 2, "filled": 1}
     old = lm[0].encoder.weight.detach()
     torch.testing.assert_close(tensors["1.decoder.weight"], torch.stack([old[4], old[0], old.mean(0)]), rtol=0, atol=0)
+
+
+def test_a_vocabulary_of_another_model_is_refused(tmp_path):
+    folder = model_folder(tmp_path / "lm", language_model(), words=WORDS[:-1])
+    with pytest.raises(UserError, match="vocab.json has 6 words and .*weights.safetensors 7 rows"):
+        weights.load_pretrained(folder, WORDS)

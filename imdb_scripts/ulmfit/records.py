@@ -277,7 +277,8 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     the runs made before it as they were.
 
     Returns a Run; `reused` says that it is finished already and nothing is to be done, `resumed` that a checkpoint
-    of it may lie in the artefact's folder. Raises UserError when the name is taken by a run with other flags or
+    of it may lie in the artefact's folder. A run that failed before it made anything stands in nobody's way. Raises
+    UserError when the name is taken by a run with other flags or
     other inputs, or while another process makes it.
     """
     overwrite, quiet, name = flags["overwrite"], flags["quiet"], stage.__name__
@@ -289,8 +290,9 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     beside = artefact / MANIFEST if artefact is not None else None
     made = files.read_json(beside) if beside is not None and beside.exists() else None
     complete = artefact is None or (made is not None and made["fingerprint"] == mark)
+    replaced = overwrite or (old is not None and old["fingerprint"] != mark and _left_nothing(old, folder, artefact))
 
-    if not overwrite:
+    if not replaced:
         if old is not None and old["fingerprint"] == mark and old["status"] == "finished" and complete:
             run = Run(run_id, folder, old, artefact, quiet, reused=True, _locks=locks)
             print(f"{run_id}: already done, reused ({names.shown(folder)})", flush=True)
@@ -310,14 +312,14 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     if artefact is not None:
         # Another record of the same artefact, in another --results_dir, has another lock.
         locks.append(_locked(artefact, run_id))
-    if overwrite and old is not None:
+    if replaced and old is not None:
         for leftover in folder.iterdir():
             if leftover.name != ".lock":
                 leftover.unlink() if leftover.is_file() else shutil.rmtree(leftover)
     if beside is not None:
         beside.unlink(missing_ok=True)
 
-    resumed = old is not None and old["fingerprint"] == mark and old["status"] != "finished" and not overwrite
+    resumed = old is not None and old["fingerprint"] == mark and old["status"] != "finished" and not replaced
     git = _git()
     session = {"started": _now(), "ended": None, "seconds": 0.0, "host": socket.gethostname(), "pid": os.getpid(),
                "device": None, "threads": None, "git": git}
@@ -344,6 +346,15 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
         (folder / "metrics.jsonl").unlink(missing_ok=True)
     run.save()
     return run
+
+
+def _left_nothing(old: dict, folder: Path, artefact: Path | None) -> bool:
+    """Whether a run failed so early that nothing is lost with it: no epoch, no result, no checkpoint."""
+    if old["status"] != "failed" or old["metrics"]:
+        return False
+    epochs = folder / "metrics.jsonl"
+    kept = [] if artefact is None else [*artefact.glob(MANIFEST), *artefact.glob("checkpoint*")]
+    return not kept and not (epochs.exists() and epochs.stat().st_size)
 
 
 def _locked(folder: Path, run_id: str) -> IO:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from . import files
 from .errors import UserError
-from .vocab import load_vocab
+from .vocab import VOCAB, load_vocab
 
 WEIGHTS = "weights.safetensors"
 EMBEDDING = ("0.encoder.weight", "0.encoder_dp.emb.weight", "1.decoder.weight")
@@ -124,10 +124,17 @@ def match_vocabulary(tensors: dict[str, Tensor], old_vocab: list[str], new_vocab
 
 
 def load_pretrained(folder: Path, vocab: list[str]) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """A language model's tensors arranged for `vocab`, and the counts of words matched and filled."""
+    """A language model's tensors arranged for `vocab`, and the counts of words matched and filled.
+
+    Raises UserError when the words beside the weights are not as many as the rows.
+    """
     path = folder / WEIGHTS
     facts(path)
-    return match_vocabulary(tied(load_file(str(path))), load_vocab(folder), vocab)
+    tensors, words = tied(load_file(str(path))), load_vocab(folder)
+    if len(words) != len(tensors[EMBEDDING[0]]):
+        raise UserError(f"{folder / VOCAB} has {len(words)} words and {path} {len(tensors[EMBEDDING[0]])} rows; put "
+                        f"the right one back, or train the model again")
+    return match_vocabulary(tensors, words, vocab)
 
 
 def tied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
