@@ -61,6 +61,16 @@ def write_corpus(folder: Path) -> Path:
     return folder
 
 
+def make_ids(base: Path) -> tuple[Path, dict[str, str]]:
+    """The tiny corpus in `base`, tokenized and numericalized. Returns its folder, and the flags that every stage on it
+    takes: dir_path and results_dir."""
+    data = write_corpus(base / "imdb")
+    where = {"dir_path": str(data), "results_dir": str(base / "results")}
+    call("create_toks", **where, workers=1)
+    call("tok2id", **where)
+    return data, where
+
+
 def write_general_corpus(folder: Path) -> Path:
     """Unlabelled text to pretrain on: the words of two classes of three, and one word of its own."""
     folder.mkdir(parents=True)

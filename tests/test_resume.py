@@ -34,10 +34,8 @@ class Corpus:
     """The ids of the tiny corpus, with language models in both directions whose weights are random."""
 
     def __init__(self, base: Path):
-        self.data, self.results = flow.write_corpus(base / "imdb"), base / "results"
-        self.where = {"dir_path": str(self.data), "results_dir": str(self.results)}
-        flow.call("create_toks", **self.where, workers=1)
-        flow.call("tok2id", **self.where)
+        self.results = base / "results"
+        self.data, self.where = flow.make_ids(base)
         (self.data / "subsets").mkdir()
         (self.data / "subsets/few.txt").write_text("".join(f"{row}\n" for row in self.trained_rows()[:FEW]))
         for backwards in (False, True):

@@ -21,10 +21,6 @@ RUN = "imdb--{stage}--fwd--word--{name}--all--s0"
 OF_USER = ("WANDB_DIR", "WANDB_MODE", "WANDB_PROJECT", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
 
 
-def needs(package):
-    return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"{package} is not installed")
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A dataset with ids and a language model."""
@@ -110,7 +106,6 @@ def events(data, run):
     return {name: [(event.step, event.value) for event in accumulator.Scalars(name)] for name in tags["scalars"]}
 
 
-@needs("tensorboard")
 @pytest.mark.parametrize("stage, flags", [("finetune_lm", {"preload": False, "cl": 2, **SIZES}),
                                           ("train_clas", {"cl": 1, "clas_id": "board"})])
 def test_tensorboard_from_the_command_line(data, tmp_path, stage, flags):
@@ -133,7 +128,6 @@ def test_tensorboard_from_the_command_line(data, tmp_path, stage, flags):
     assert not (tmp_path / "results/tracking").exists()
 
 
-@needs("tensorboard")
 def test_a_stopped_run_goes_on_in_the_same_events(data, monkeypatch):
     flags = {**where(data), **SMALL, "cl": 1, "clas_id": "stops", "track": "tensorboard"}
     run = RUN.format(stage="train_clas", name="stops")
@@ -151,7 +145,6 @@ def test_a_stopped_run_goes_on_in_the_same_events(data, monkeypatch):
     assert max(rate for _, rate in events(data, run)["lr_3"]) == pytest.approx(0.02)
 
 
-@needs("tensorboard")
 def test_sigterm_from_outside_closes_the_events(data):
     flags = {**where(data), **SMALL, "cl": 400, "lm_id": "killed", "preload": False, **SIZES, "track": "tensorboard"}
     process = subprocess.Popen([sys.executable, *flow.command("finetune_lm", **flags)], cwd=ROOT,
@@ -204,7 +197,6 @@ def wandb_logged(folder):
     return series, ids
 
 
-@needs("wandb")
 def test_wandb_offline(data, monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
@@ -227,7 +219,6 @@ def test_wandb_offline(data, monkeypatch, tmp_path):
 
 # -- mlflow ------------------------------------------------------------------------------------------------------------
 
-@needs("mlflow")
 def test_mlflow(data, monkeypatch, tmp_path):
     from mlflow import MlflowClient
 

@@ -30,10 +30,8 @@ class Corpus:
     """The ids of the tiny corpus, a language model with random weights, and calls of the stages on it."""
 
     def __init__(self, base: Path):
-        self.data, self.results = flow.write_corpus(base / "imdb"), base / "results"
-        self.where = {"dir_path": str(self.data), "results_dir": str(self.results)}
-        flow.call("create_toks", **self.where, workers=1)
-        flow.call("tok2id", **self.where)
+        self.results = base / "results"
+        self.data, self.where = flow.make_ids(base)
         (self.data / "subsets").mkdir()
         lines = (self.data / "word/ids/train.documents.txt").read_text().splitlines()
         rows = [int(line.removeprefix("train:")) for line in lines]
