@@ -5,7 +5,7 @@ from ulmfit.names import DataFolder
 
 
 def eval_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, backwards=False, bpe=False, split="val",
-              train_file_id="", seed=0, threads=None, results_dir=None, overwrite=False, quiet=False):
+              train_file_id="", seed=0, precision="auto", threads=None, results_dir=None, overwrite=False, quiet=False):
     """Evaluates a classifier on val, or on test when one asks for it.
 
     Reads   dir_path/models/clas--.../ (train_clas) and dir_path/word/ids (bpe/ids with --bpe).
@@ -35,7 +35,8 @@ def eval_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, backwa
 
         device, _ = run.use_machine(cuda_id, threads)
         model = classifier.load(source, ids["vocab_fingerprint"])
-        scores = classifier.evaluate(run, model, folder, classifier_facts, split=split, bs=bs, device=device)
+        scores = classifier.evaluate(run, model, folder, classifier_facts, split=split, bs=bs, device=device,
+                                     precision=run.use_precision(precision, device))
         confusion = scores.pop("confusion")
         run.finish({"best": scores, "last": scores}, split=split, classes=classifier_facts["classes"],
                    confusion=confusion)

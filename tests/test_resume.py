@@ -25,7 +25,7 @@ VARIANTS = {
                                                    "use_regular_schedule": True}),
     "train_clas gradual": ("train_clas", {"cl": 1}),
     "train_clas early_stopping": ("train_clas", {"cl": 20, "early_stopping": True, "lr": 0.3, "startat": 2,
-                                                 "use_regular_schedule": True}),
+                                                 "precision": "full", "use_regular_schedule": True}),
     "train_clas chain_thaw": ("train_clas", {"cl": 1, "chain_thaw": True, "backwards": True}),
 }
 

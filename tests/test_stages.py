@@ -24,7 +24,9 @@ from ulmfit import classifier, language_model, models, phases, predictions, voca
 from ulmfit.errors import UsageError, UserError
 from ulmfit.names import DataFolder
 
-EVAL = {"bs": 8, "threads": 1, "cuda_id": -1}
+PREDICT = {"bs": 8, "threads": 1, "cuda_id": -1}
+# predict_with_classifier answers in full precision, and what it says is held against what was evaluated.
+EVAL = {**PREDICT, "precision": "full"}
 LM, CLAS = "lm--{}--word--default--all--s0", "clas--{}--word--default--all--s0"
 LM_RUN, CLAS_RUN = ("imdb--{}--{{}}--word--default--all--s0".format(stage) for stage in ("finetune_lm", "train_clas"))
 EVAL_RUN = "imdb--eval_clas--{}--word--default--all--s0--{}"
@@ -85,13 +87,13 @@ def world(tmp_path_factory) -> World:
     made.call("tok2id", dir_path=str(made.wiki))
     stage("pretrain", "pretrain_lm", base, dir_path="wiki", results_dir="results", cl=2, lr=0.005, **SIZES, **SMALL)
     stage("tune", "finetune_lm", base, **here, pretrain_path="wiki", pretrain_id="wiki", cl=2, lr=0.01, **SMALL)
-    stage("train", "train_clas", SCRIPTS, **there, **LEARNED, **SMALL)
+    stage("train", "train_clas", SCRIPTS, **there, **LEARNED, **SMALL, precision="full")
     stage("test", "eval_clas", ROOT, **there, split="test", **EVAL)
     made.call("eval_clas", split="val", **EVAL)
 
     made.call("pretrain_lm", dir_path=str(made.wiki), backwards=True, cl=2, lr=0.005, **SIZES, **SMALL)
     made.call("finetune_lm", backwards=True, cl=2, lr=0.01, **SMALL)
-    made.call("train_clas", backwards=True, **LEARNED, **SMALL)
+    made.call("train_clas", backwards=True, **LEARNED, **SMALL, precision="full")
     for split in ("val", "test"):
         made.call("eval_clas", backwards=True, split=split, **EVAL)
     return made
@@ -281,7 +283,7 @@ def printed_predictions(text: str) -> tuple[list[str], np.ndarray]:
 def test_predict_gives_what_evaluation_gave(world):
     evaluated = read_predictions(world, EVAL_RUN.format("fwd", "test"))
     texts = [text for _, text in flow.labelled_rows(flow.N_TEST, 1)]
-    where = {"dir_path": world.data, **EVAL}
+    where = {"dir_path": world.data, **PREDICT}
 
     def matches(done, rows: list[int]) -> None:
         assert done.returncode == 0, done.stderr
@@ -301,7 +303,7 @@ def test_predict_gives_what_evaluation_gave(world):
 
 def test_predict_backwards(world, capsys):
     flow.call("predict_with_classifier", dir_path=str(world.data), backwards=True, csv=str(world.data / "test.csv"),
-              column="1", **EVAL)
+              column="1", **PREDICT)
     found = printed_predictions(capsys.readouterr().out)[1]
     np.testing.assert_allclose(found, read_predictions(world, EVAL_RUN.format("bwd", "test")).probabilities, atol=2e-6)
     assert np.abs(found - read_predictions(world, EVAL_RUN.format("fwd", "test")).probabilities).max() > 0.01

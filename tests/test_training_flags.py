@@ -96,7 +96,7 @@ class Optimizers:
 @pytest.mark.parametrize("stage", STAGES)
 def test_optimizer_regularization_and_clipping_get_what_was_typed(corpus, monkeypatch, stage):
     kept = Optimizers(monkeypatch)
-    corpus.run(stage, "optimizer", beta1=0.7, beta2=0.95, eps=1e-6, wd=1e-3, clip=0.125, alpha=0.5, beta=0.25)
+    corpus.run(stage, "optimizer", precision="full", beta1=0.7, beta2=0.95, eps=1e-6, wd=1e-3, clip=0.125, alpha=0.5, beta=0.25)
     hypers = kept.seen[0][1]
     assert (hypers["mom"], hypers["sqr_mom"], hypers["eps"], hypers["wd"]) == (0.7, 0.95, 1e-6, 1e-3)
     learn = kept.job.learn
@@ -308,21 +308,22 @@ def test_an_intermediate_classifier_of_another_vocabulary_is_refused(corpus):
 # -- precision ---------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_bf16_trains_nearly_alike_and_validates_in_full(corpus, stage):
+def test_bf16_trains_nearly_alike(corpus, stage):
     flags = {"dropmult": 0.0, "cl": 2, "lr": 0.01}
     if stage == "train_clas":
         flags["train_file_id"] = "few"
-    full = flow.epochs(corpus.results, corpus.run(stage, "full", **flags))
+    full = flow.epochs(corpus.results, corpus.run(stage, "full", precision="full", **flags))
     half = flow.epochs(corpus.results, corpus.run(stage, "bf16", precision="bf16", **flags))
     for a, b in zip(full, half, strict=True):
         assert a["train_loss"] != b["train_loss"]
         assert b["val_loss"] == pytest.approx(a["val_loss"], rel=0.01)
     assert {tensor.dtype for tensor in corpus.weights(stage, "bf16").values()} <= {torch.float32, torch.int64}
     if stage == "train_clas":
-        flow.call("eval_clas", **corpus.where, clas_id="bf16", train_file_id="few", split="val", threads=1, cuda_id=-1)
+        flow.call("eval_clas", **corpus.where, clas_id="bf16", train_file_id="few", split="val", precision="bf16",
+                  threads=1, cuda_id=-1)
         run = next(path for path in (corpus.results / "runs").iterdir()
                    if "--eval_clas--" in path.name and "--bf16--" in path.name)
-        # In half precision the probabilities would differ in the third digit.
+        # Validation during training is of the very precision; in another the third digit would differ.
         assert json.loads((run / "run.json").read_text())["metrics"]["last"]["loss"] == pytest.approx(
             half[-1]["val_loss"], rel=1e-6)
 
@@ -363,6 +364,59 @@ def test_precisions_that_the_device_lacks_are_refused(monkeypatch, corpus):
         machine.pick_device(0, "bf16")
 
 
+@pytest.mark.parametrize("flags, expected", [("flags\t: fpu amx_bf16 sse\n", "bf16"), ("flags : avx512_bf16\n", "bf16"),
+                                             ("flags : fpu avx2 bf16ish\n", "full"), ("Features : bf16\n", "full"),
+                                             (None, "full")])
+def test_auto_is_bf16_where_the_processor_multiplies_it(monkeypatch, flags, expected):
+    def read_text(self, **how):
+        assert str(self) == "/proc/cpuinfo"
+        if flags is None:
+            raise FileNotFoundError(self)
+        return "model name : amx_bf16\n" + flags
+
+    monkeypatch.setattr(machine.Path, "read_text", read_text)
+    assert machine.quick_precision(torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_on_a_gpu_is_bf16_where_it_is_native(monkeypatch, native):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert machine.quick_precision(torch.device("cuda", 0)) == ("bf16" if native else "full")
+
+
+@pytest.mark.parametrize("here", ["bf16", "full"])
+def test_auto_is_recorded_and_kept_by_a_run_that_goes_on(corpus, monkeypatch, here):
+    other = {"bf16": "full", "full": "bf16"}[here]
+    monkeypatch.setattr(machine, "quick_precision", lambda device: here)
+    monkeypatch.setattr(training.Training, "heed_signals", stopped_after(3))
+    with pytest.raises(Interrupted):
+        corpus.run("finetune_lm", f"auto-{here}")
+    monkeypatch.undo()
+    # On another kind of machine.
+    monkeypatch.setattr(machine, "quick_precision", lambda device: other)
+    record = flow.record(corpus.results, corpus.run("finetune_lm", f"auto-{here}"))
+    assert record["precision"] == here and [session["precision"] for session in record["sessions"]] == [here, here]
+    typed = corpus.run("finetune_lm", f"typed-{here}", precision=here)
+    assert flow.epochs(corpus.results, typed)[0]["train_loss"] == flow.epochs(
+        corpus.results, corpus.id("finetune_lm", f"auto-{here}"))[0]["train_loss"]
+    # What was not typed is the device's, and does not make another run of it.
+    assert "precision" not in record["config"]
+    assert flow.record(corpus.results, typed)["config"]["precision"] == here
+
+
+def stopped_after(batches: int):
+    heed, seen = training.Training.heed_signals, 0
+
+    def heed_signals(self, between_epochs=False):
+        nonlocal seen
+        seen += 1
+        if seen == batches:
+            os.kill(os.getpid(), signal.SIGTERM)
+        heed(self, between_epochs)
+
+    return heed_signals
+
+
 # -- stopped and resumed -----------------------------------------------------------------------------------------------
 
 RESUMED = {
@@ -383,7 +437,8 @@ def test_stopped_again_and_again_ends_the_same(corpus, monkeypatch, variant):
     if flags.get("precision") == "fp16":
         # No GPU is needed to see the loss scale through: its arithmetic is the same, only slow without one.
         pick = machine.pick_device
-        monkeypatch.setattr(machine, "pick_device", lambda cuda_id, precision="full": pick(cuda_id))
+        monkeypatch.setattr(machine, "pick_device", lambda cuda_id, precision="auto": pick(cuda_id))
+        monkeypatch.setattr(machine, "check_precision", lambda precision, device: None)
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
         torch.backends.mkldnn.set_flags(False)
         scaler = torch.amp.GradScaler

@@ -61,7 +61,7 @@ def train(job: training.Training, folder: DataFolder, facts: dict) -> tuple[dict
     """
     run, model = job.run, job.model
     best, final = job.fit()
-    probabilities = training.predict(model, job.val, job.device)
+    probabilities = training.predict(model, job.val, job.device, job.precision)
     write_predictions(run, job.val.documents, probabilities, facts["classes"])
     digest = weights.save(model, run.artefact / weights.WEIGHTS, facts)
     vocab.copy_vocabulary(folder.ids(facts["bpe"]), run.artefact, facts)
@@ -132,7 +132,7 @@ def load_intermediate(model: models.TextClassifier, folder: Path, vocab_fingerpr
 
 
 def evaluate(run: Run, model: nn.Module, folder: DataFolder, facts: dict, *, split: str, bs: int,
-             device: torch.device) -> dict:
+             device: torch.device, precision: str = "full") -> dict:
     """Predicts a split, writes predictions.csv and returns its metrics with the confusion matrix.
 
     confusion: list of rows, one a true class, in `classes`' order. Raises UserError when the split has no documents.
@@ -143,7 +143,7 @@ def evaluate(run: Run, model: nn.Module, folder: DataFolder, facts: dict, *, spl
     documents = vocab.load_ids(ids, split)
     loader = ClassifierLoader(documents, None, bs=bs, bptt=facts["bptt"], backwards=facts["backwards"], seed=None)
     run.say(f"{len(documents):,} documents of {split}")
-    probabilities = training.predict(model, loader, device, run.quiet)
+    probabilities = training.predict(model, loader, device, precision, run.quiet)
     write_predictions(run, documents, probabilities, facts["classes"])
     return {**metrics.classification(documents.labels, probabilities),
             "confusion": metrics.confusion(documents.labels, probabilities).tolist()}

@@ -1,5 +1,6 @@
 """fastai's AWD-LSTM as language model and as classifier, the latter with pooling that is exact at every length."""
 
+import copy
 from typing import Sequence
 
 import numpy as np
@@ -143,6 +144,18 @@ def classifier(vocab_size: int, n_classes: int, *, emb_sz: int, n_hid: int, n_la
     head = PoolingClassifier([emb_sz * 3, *lin_ftrs, n_classes], [config["output_p"], *ps], bptt)
     head.load_state_dict(stock[1].state_dict())
     return TextClassifier(encoder, head)
+
+
+def at_precision(model: nn.Module, precision: str) -> nn.Module:
+    """A classifier for prediction: itself, or one with a copy of its encoder in 16 bits; pooling and head stay as
+    they are. precision: "full", "bf16" or "fp16"."""
+    if precision == "full":
+        return model
+    half = torch.bfloat16 if precision == "bf16" else torch.float16
+    with torch.no_grad():
+        # The weights that dropout left are results of a computation, which cannot be copied.
+        model.reset()
+    return TextClassifier(copy.deepcopy(model[0]).to(half), model[1])
 
 
 def pad_batch(documents: list[np.ndarray], bptt: int) -> tuple[np.ndarray, np.ndarray]:

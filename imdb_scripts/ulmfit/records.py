@@ -40,7 +40,7 @@ MANIFEST = "manifest.json"
 
 # Raised when a stage's results change for the same flags and inputs: its older runs then count as stale.
 STAGE_VERSIONS = {"get_data": 1, "prepare_wiki": 1, "create_toks": 1, "tok2id": 1, "pretrain_lm": 2, "finetune_lm": 2,
-                  "train_clas": 2, "eval_clas": 1, "ensemble": 1, "sample_train": 1, "train_baseline": 1,
+                  "train_clas": 2, "eval_clas": 2, "ensemble": 1, "sample_train": 1, "train_baseline": 1,
                   "lr_find": 2}
 
 _PACKAGES = ("torch", "fastai", "spacy", "numpy", "pandas", "scikit-learn", "safetensors", "sentencepiece")

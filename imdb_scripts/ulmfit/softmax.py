@@ -168,9 +168,9 @@ def _loss_and_gradients(hidden: Tensor, weight: Tensor, bias: Tensor | None, tar
     right[:, shift] = 1
     right[:len(weight), offset] = 0 if bias is None else _two_parts(bias, dtype)
     right[:, size + 4:] = 0
-    # Words that there are not: exp(-1e4) is 0.
+    # Words that there are not.
     right[len(weight):, :size] = 0
-    right[len(weight):, offset] = -1e4
+    right[len(weight):, offset] = torch.finfo(dtype).min / 4
     across = buffers.get("across", columns, words, dtype)
     across.copy_(right.T)
 

@@ -25,7 +25,7 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import OptimWrapper
 from torch import Tensor, nn
 
-from . import files, machine, metrics, tracking, weights
+from . import files, machine, metrics, models, tracking, weights
 from .errors import Interrupted, UserError
 from .hyperparameters import Optimization
 from .loaders import ClassifierLoader, LMLoader
@@ -69,9 +69,18 @@ class ClassifierValidation(Callback):
 
     def __init__(self, loader: ClassifierLoader):
         self.loader = loader
+        self.precision = "full"
+        self.whole = None
 
     def before_validate(self) -> None:
         self.parts = []
+        self.whole = self.learn.model
+        self.learn.model = models.at_precision(self.whole, self.precision).eval()
+
+    def after_validate(self) -> None:
+        # Called too after a validation that another callback has called off.
+        if self.whole is not None:
+            self.learn.model, self.whole = self.whole, None
 
     def after_batch(self) -> None:
         if not self.training:
@@ -99,9 +108,13 @@ def in_document_order(parts: list[Tensor], loader: ClassifierLoader) -> np.ndarr
     return ordered
 
 
-def predict(model: nn.Module, loader: ClassifierLoader, device: torch.device, quiet: bool = True) -> np.ndarray:
-    """Class probabilities (documents, classes) float64, in the documents' own order."""
-    model.to(device).eval()
+def predict(model: nn.Module, loader: ClassifierLoader, device: torch.device, precision: str = "full",
+            quiet: bool = True) -> np.ndarray:
+    """Class probabilities (documents, classes) float64, in the documents' own order.
+
+    precision: of the encoder, "full", "bf16" or "fp16".
+    """
+    model = models.at_precision(model.to(device), precision).eval()
     meter = Meter("predicting", "documents", len(loader), 0, quiet)
     parts = []
     with torch.inference_mode():
@@ -183,7 +196,7 @@ class Training:
         self.validation, self.optimization, self.device, self.unit = validation, optimization, device, unit
         self.after_phase = after_phase
         self.folder = run.artefact
-        self.precision = run.use_precision(optimization.precision, device)
+        self.precision = validation.precision = run.use_precision(optimization.precision, device)
         dls = DataLoaders(train, val, path=self.folder or run.folder, device=device)
         self.learn = Learner(dls, model, loss_func=loss_func or CrossEntropyLossFlat(), opt_func=adam(optimization),
                              splitter=splitter, wd_bn_bias=True, default_cbs=False,
