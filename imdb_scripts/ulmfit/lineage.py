@@ -51,13 +51,17 @@ class Lineage:
         """Every place that this run fills and another may read."""
         return (self.folder, *((self.artefact,) if self.artefact else ()), *self.writes)
 
-    def inputs(self) -> dict[str, str] | None:
-        """The inputs' fingerprints by role; None while one is missing."""
-        found = {role: next((place for place in places if there(place)), None) for role, places in self.reads.items()}
-        if None in found.values():
-            return None
+    def missing(self) -> dict[str, tuple[Path, ...]]:
+        """Of what it reads, by role, what is not there yet."""
+        return {role: places for role, places in self.reads.items() if not any(there(place) for place in places)}
+
+    def inputs(self) -> dict[str, records.Input]:
+        """The inputs as its record would have them; call it when nothing is missing."""
         digests = self.digests() if self.digests else {}
-        return digests | {role: _fingerprint(place) for role, place in found.items() if role not in digests}
+        found = {role: next(place for place in places if there(place)) for role, places in self.reads.items()}
+        marks = digests | {role: _fingerprint(place) for role, place in found.items() if role not in digests}
+        return {role: records.Input(names.portable(found[role]) if role in found else role, mark)
+                for role, mark in marks.items()}
 
     def config(self, record: dict) -> dict[str, Any]:
         """The flags that enter the fingerprint.
@@ -68,18 +72,9 @@ class Lineage:
         weights = {name: record["config"].get(name) for name in self.from_weights if name in record["config"]}
         return {**records.non_default(self.stage, result_flags(self.flags)), **weights, **self.resolved}
 
-    def same_flags(self, record: dict) -> bool:
-        """Whether an earlier run of this name was asked for with the same flags."""
-        stage = self.stage.__name__
-        return record["stage_version"] == records.STAGE_VERSIONS[stage] and record["config"] == self.config(record)
-
-    def fingerprint(self, record: dict) -> str | None:
-        """What the fingerprint of `record` is if it is this very run; None while an input is missing."""
-        inputs = self.inputs()
-        if inputs is None:
-            return None
-        marks = {role: records.Input("", mark) for role, mark in inputs.items()}
-        return records.fingerprint(self.stage.__name__, self.config(record), marks)
+    def fingerprint(self, record: dict, inputs: dict[str, records.Input]) -> str:
+        """The fingerprint of this very run; `record` as in `config`."""
+        return records.fingerprint(self.stage.__name__, self.config(record), inputs)
 
 
 def ids_and_subset(folder: names.DataFolder, bpe: bool, train_file_id: str) -> dict[str, tuple[Path, ...]]:
