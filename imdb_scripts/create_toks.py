@@ -220,16 +220,18 @@ def _write(run: records.Run, tokenized: Iterator[tuple], survey: Survey) -> tupl
 def lineage(flags: dict) -> Lineage:
     """What a run of these flags reads and writes; see `ulmfit.lineage`."""
     folder = names.DataFolder(flags["dir_path"] or names.project_root() / "data" / "imdb")
-    # Besides train.csv whatever there is.
-    reads = {split: (folder.csv(split),) for split in names.SPLITS if split == "train" or folder.csv(split).exists()}
-    digests = None
-    if flags["sp_model"] is not None:
-        from ulmfit import subwords
+    from ulmfit import subwords
 
+    reads = {"train": (folder.csv("train"),)}
+    if flags["sp_model"] is not None:
         reads["sp_model"] = subwords.model_places(flags["sp_model"])
 
-        def digests() -> dict[str, str]:
-            return {"sp_model": records.file_input(subwords.find_model(flags["sp_model"])).fingerprint}
+    def digests() -> dict[str, str]:
+        # Besides train.csv whatever there is.
+        paths = {split: folder.csv(split) for split in names.SPLITS if folder.csv(split).exists()}
+        if flags["sp_model"] is not None:
+            paths["sp_model"] = subwords.find_model(flags["sp_model"])
+        return {role: records.file_input(path).fingerprint for role, path in paths.items()}
 
     return Lineage(create_toks, names.run_id(folder.name, "create_toks", names.unit(flags["bpe"])), folder.name, flags,
                    reads, artefact=folder.tokens(flags["bpe"]), digests=digests)

@@ -118,10 +118,12 @@ def lineage(flags: dict) -> Lineage:
             flags["backwards"], flags["bpe"], flags["lm_id"], flags["lm_train_file_id"],
             flags["seed"] if flags["lm_seed"] is None else flags["lm_seed"])),)
     loads = not flags["from_scratch"]
+    # Kept by the gradual steps alone.
+    gradual = flags["startat"] == 0 and not (flags["last"] or flags["chain_thaw"] or flags["from_scratch"])
     return Lineage(train_clas, names.run_id(folder.name, "train_clas", *name.split(names.SEPARATOR)[1:]), folder.name,
                    {**flags, "lin_ftrs": hyperparameters.as_flag(hyperparameters.hidden_layers(flags["lin_ftrs"]))},
                    reads, artefact=folder.model(name),
-                   writes=(folder.model(names.intermediate_name(name)),) if flags["startat"] == 0 else (),
+                   writes=(folder.model(names.intermediate_name(name)),) if gradual else (),
                    resolved={"max_len": 20 * flags["bptt"] if flags["max_len"] is None else flags["max_len"],
                              **({} if loads else {size: flags[size] for size in SIZES})},
                    from_weights=SIZES if loads else ())

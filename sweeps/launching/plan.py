@@ -41,9 +41,9 @@ class Step:
 
     @property
     def threads(self) -> int | None:
-        """The CPU threads that its command asks for; None: it does not say."""
+        """The CPU threads that its command takes; None: every core."""
         flags = self.run.flags if self.run else {}
-        return flags.get("threads") or flags.get("workers")
+        return next((flags[name] for name in ("threads", "workers") if name in flags), 1)
 
 
 def read(text: str) -> list[Step]:

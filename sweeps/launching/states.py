@@ -101,10 +101,8 @@ def _inputs(run: Lineage, record: dict, gone: dict[Path, dict]) -> dict[str, rec
 
 def _complete(run: Lineage, record: dict) -> bool:
     """Whether what a finished run made beside its record is there."""
-    if any(not place.exists() for place in run.writes):
-        return False
     if run.artefact is None:
-        return True
+        return all(place.exists() for place in run.writes)
     manifest = run.artefact / records.MANIFEST
     return manifest.exists() and files.read_json(manifest)["fingerprint"] == record["fingerprint"]
 
@@ -182,9 +180,8 @@ def survey(steps: Iterable[Step], alive: Alive = alive_here, retry_failed: bool 
         state = judge(step.run, alive, gone)
         if state.kind is Kind.FAILED and retry_failed:
             state = State(Kind.MISSING, "failed before")
-        if state.kind is Kind.GONE or (state.finished and gone):
-            record = records.read_run(step.run.folder)
-            gone |= {place.resolve(): record for place in step.run.outputs()}
+        if state.kind is Kind.GONE:
+            gone |= dict.fromkeys((place.resolve() for place in step.run.outputs()), records.read_run(step.run.folder))
         found[step] = state
     wanted: set[Step] = set()
     for step in reversed(runs):

@@ -1,0 +1,228 @@
+"""Runs a plan on this machine, several commands at once, and carries on past what fails."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from ulmfit import files, names
+from ulmfit.errors import Interrupted
+
+from . import estimates, states
+from .plan import Step
+from .states import Kind, State
+from .view import View
+
+SECONDS_BETWEEN_LOOKS = 1.0
+LINES_OF_A_FAILURE = 15
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass
+class Running:
+    """A command that this launch has started. gpu: None on the CPU."""
+
+    step: Step
+    process: subprocess.Popen
+    claim: IO | None
+    log: Path
+    gpu: str | None
+    began: float
+    pidfd: int
+
+    def close(self) -> None:
+        os.close(self.pidfd)
+        if self.claim is not None:
+            self.claim.close()
+
+
+class Launch:
+    """One call of launch. `run()` returns how every step ended.
+
+    slots: one entry for each command that may run at once: the GPU, or None for the CPU.
+    """
+
+    def __init__(self, steps: list[Step], results: Path, slots: list[str | None], view: View, retry_failed: bool):
+        self.steps, self.results, self.slots, self.view = steps, results, list(slots), view
+        self.retry_failed = retry_failed
+        self.past = estimates.read_past(results)
+        self.device = "cpu" if slots[0] is None else "cuda"
+        self.running: dict[Step, Running] = {}
+        self.ended: dict[Step, State] = {}
+        self.elsewhere: set[Step] = set()
+        self.ran: set[Step] = set()
+        self.signals: list[int] = []
+
+    def run(self) -> dict[Step, State]:
+        """Runs what is missing. Raises Interrupted when a signal asked for the end and every run has stopped."""
+        # nohup ignores the hang-up, and so must we.
+        handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS
+                    if signal.getsignal(number) is not signal.SIG_IGN}
+        try:
+            self._begin()
+            while not self._over():
+                if not self.signals:
+                    self._start_what_is_ready()
+                self._show()
+                if self.running or self.elsewhere:
+                    self._wait()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        if self.signals:
+            raise Interrupted(self.signals[0])
+        return self.ended
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        for step, state in states.survey(self.steps, retry_failed=self.retry_failed).items():
+            if state.finished or state.kind in (Kind.FAILED, Kind.REFUSED, Kind.BLOCKED):
+                self._end(step, state)
+
+    def _over(self) -> bool:
+        if self.signals:
+            return not self.running
+        return len(self.ended) == len(self.steps)
+
+    def _start_what_is_ready(self) -> None:
+        for step in self.steps:
+            if step in self.ended or step in self.running or any(need not in self.ended for need in step.needs):
+                continue
+            if step.run is None:
+                # A table shows what there is, and what is missing as missing.
+                if self.slots:
+                    self._start(step, None)
+                continue
+            bad = next((need for need in step.needs if not self.ended[need].finished), None)
+            if bad is not None:
+                self._end(step, State(Kind.BLOCKED, states.blocked_by(bad, self.ended[bad])))
+            elif self.slots or step in self.elsewhere:
+                self._claim_and_start(step)
+
+    def _claim_and_start(self, step: Step) -> None:
+        """Starts a step unless another launch is at it, or has finished it in the meantime."""
+        claim = states.claim(step.run)
+        if claim is None or states.made_elsewhere(step.run):
+            if claim is not None:
+                claim.close()
+            if step not in self.elsewhere:
+                self.view.event(f"{step.name}: is being made by another process, waiting for it")
+                self.elsewhere.add(step)
+            return
+        state = states.judge(step.run, lambda run, record: None)
+        if state.kind is Kind.DONE or state.kind is Kind.REFUSED:
+            claim.close()
+            self._end(step, state)
+        elif state.kind is Kind.FAILED and step in self.elsewhere:
+            claim.close()
+            self._end(step, state)
+        elif self.slots:
+            self._start(step, claim)
+        else:
+            claim.close()
+        if step in self.ended or step in self.running:
+            self.elsewhere.discard(step)
+
+    def _start(self, step: Step, claim: IO | None) -> None:
+        gpu = self.slots.pop(0)
+        log = names.launch_log(self.results, step.name.replace(" ", "-"))
+        log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "" if gpu is None else gpu, "PYTHONUNBUFFERED": "1"}
+        if step.threads is not None:
+            environment["OMP_NUM_THREADS"] = str(step.threads)
+        with open(log, "wb") as output:
+            # In a session of its own: Ctrl-C in the terminal reaches launch alone, which stops each run once.
+            process = subprocess.Popen([sys.executable, *step.words], cwd=names.project_root(), env=environment,
+                                       stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                                       start_new_session=True, pass_fds=() if claim is None else (claim.fileno(),))
+        self.running[step] = Running(step, process, claim, log, gpu, time.monotonic(), os.pidfd_open(process.pid))
+        self.ran.add(step)
+        self.view.started(step, gpu)
+
+    def _wait(self) -> None:
+        """Until a run ends, or for a moment; then takes up what has ended."""
+        pidfds = [running.pidfd for running in self.running.values()]
+        select.select(pidfds, [], [], SECONDS_BETWEEN_LOOKS)
+        for running in list(self.running.values()):
+            status = running.process.poll()
+            if status is not None:
+                self._take(running, status)
+
+    def _take(self, running: Running, status: int) -> None:
+        step = running.step
+        del self.running[step]
+        running.close()
+        self.slots.insert(0, running.gpu)
+        seconds = time.monotonic() - running.began
+        if step.run is None:
+            state = State(Kind.DONE) if status == 0 else State(Kind.FAILED, _last_line(running.log))
+        else:
+            state = states.judge(step.run, lambda run, record: None)
+        if status == 0 and state.finished:
+            self._end(step, state, seconds)
+            return
+        if self.signals and status != 0 and state.kind in (Kind.STOPPED, Kind.MISSING):
+            self._end(step, State(Kind.STOPPED, state.why or "before it began"), seconds)
+            return
+        why = state.why if state.kind is Kind.FAILED and state.why else _last_line(running.log)
+        if status < 0:
+            why = f"ended by signal {-status} ({signal.Signals(-status).name})"
+        elif state.kind is Kind.STOPPED and status > 128:
+            why = f"stopped by signal {status - 128} from outside; called again, it goes on"
+        self._end(step, State(Kind.FAILED, why), seconds, running.log)
+
+    def _end(self, step: Step, state: State, seconds: float | None = None, log: Path | None = None) -> None:
+        self.ended[step] = state
+        self.view.ended(step, state, seconds)
+        if log is not None:
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            self.view.log([f"the end of {names.shown(log)}:", *(f"    {line}" for line in lines[-LINES_OF_A_FAILURE:])])
+
+    def _on_signal(self, number: int, frame) -> None:
+        """The first signal lets every run write its checkpoint, the second lets it go without, the third kills."""
+        self.signals.append(number)
+        for running in list(self.running.values()):
+            running.process.send_signal(signal.SIGTERM if len(self.signals) < 3 else signal.SIGKILL)
+        if len(self.signals) == 1:
+            self.view.event(f"{signal.Signals(number).name}: stopping, each run writes its checkpoint")
+
+    # -- what is shown -----------------------------------------------------------------------------------------------
+
+    def _show(self) -> None:
+        self.view.update(len(self.steps), self.ended, self.ran, self.elsewhere, self._rows, self._left)
+
+    def _rows(self) -> list[tuple[Step, str, float, str]]:
+        """(step, GPU, seconds so far, epoch) of what runs."""
+        return [(running.step, running.gpu or "", time.monotonic() - running.began, _epoch(running.step))
+                for running in self.running.values()]
+
+    def _left(self) -> float | None:
+        """Seconds until the end; None while no earlier run tells."""
+        left, now = {}, time.monotonic()
+        for step in self.steps:
+            if step in self.ended or step.run is None:
+                continue
+            expected = estimates.seconds(step.run, self.past, self.device)
+            if expected is None:
+                return None
+            running = self.running.get(step)
+            left[step] = max(0.0, expected - (now - running.began if running else 0.0))
+        return estimates.until_the_end(self.steps, left, len(self.slots) + len(self.running))
+
+
+def _epoch(step: Step) -> str:
+    if step.run is None or not (step.run.folder / "run.json").exists():
+        return ""
+    progress = files.read_json(step.run.folder / "run.json").get("progress")
+    return f"{progress['epochs']}/{progress['of']}" if progress else ""
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it ended without a word"
