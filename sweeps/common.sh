@@ -125,8 +125,9 @@ from_pretrained() { # KIND...
 language_model() { # SEED KIND...
     local seed=$1
     shift
-    dataset "$([[ " $* " = *" --bpe "* ]] && echo --bpe)"
+    # The dataset is cut into the subwords of the pretraining corpus, which come first.
     pretrained "$@"
+    case " $* " in *" --bpe "*) dataset --bpe ;; *) dataset ;; esac
     stage finetune_lm "--dir_path=$DATA" "--lm_id=$PROFILE" "--seed=$seed" "$(from_pretrained "$@")" \
         "$LM" "$LM_DROPOUT" "$LM_RATES" "$LM_STLR" "$@"
 }
