@@ -9,6 +9,7 @@ import signal
 import socket
 import stat
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,7 +27,16 @@ def lacking() -> str | None:
         return f"Slurm is not installed ({', '.join(missing)}): apt-get install slurm-wlm munge"
     if os.geteuid() != 0:
         return "a Slurm cluster is started by root alone"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _make_gpu(Path(folder) / "gpu0", 0)
+        except PermissionError:
+            return "device nodes cannot be made here, so there is no GPU to hand out"
     return None
+
+
+def _make_gpu(path: Path, number: int) -> None:
+    os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(GPU_MAJOR, number))
 
 
 class Cluster:
@@ -66,7 +76,7 @@ class Cluster:
         gpus = []
         for number in range(2):
             node = self.folder / "gpus" / f"gpu{number}"
-            os.mknod(node, 0o666 | stat.S_IFCHR, os.makedev(GPU_MAJOR, number))
+            _make_gpu(node, number)
             gpus.append(node)
         (self.folder / "slurm.conf").write_text(f"""
 ClusterName=tests
