@@ -16,6 +16,12 @@ if [ ! -f "sweeps/profiles/$PROFILE.env" ]; then
     exit 2
 fi
 source "sweeps/profiles/$PROFILE.env"
+for variable in DATA SOURCE WIKI WIKI_DATA PRETRAIN RESULTS; do
+    if [[ "${!variable:-}" = *[[:space:]]* ]]; then
+        echo "$variable=${!variable}: a plan is plain words, and no path in it may hold a space" >&2
+        exit 2
+    fi
+done
 DATASET=$(basename "$DATA")
 KNOWN="imdb imdb_sample trec6 ag dbpedia yelp_bi yelp_full bbc wikitext2 wikitext103"
 # Every row but full ULMFiT stops early.
@@ -180,11 +186,6 @@ distinct() {
     awk '!seen[$0]++'
 }
 
-run_launch() { # FLAGS-OF-LAUNCH...
-    "$PYTHON" sweeps/launch.py ${GPUS:+"--gpus=$GPUS"} ${SLOTS:+"--slots=$SLOTS"} ${BACKEND:+"--backend=$BACKEND"} \
-        ${SLURM_FILE:+"--slurm_file=$SLURM_FILE"} "$@"
-}
-
 # Prints the plan, or hands it to launch.
 sweep() { # [--print | FLAGS-OF-LAUNCH...]
     local row
@@ -200,8 +201,13 @@ sweep() { # [--print | FLAGS-OF-LAUNCH...]
     fi
     source sweeps/environment.sh
     choose_python train
+    local text launch=("$PYTHON" sweeps/launch.py ${GPUS:+"--gpus=$GPUS"} ${SLOTS:+"--slots=$SLOTS"}
+        ${SLURM_FILE:+"--slurm_file=$SLURM_FILE"})
     if [ "$#" = 0 ] && [ "$(type -t prepare)" = function ]; then
-        prepare | distinct | BACKEND=local run_launch
+        text=$(prepare | distinct)
+        "${launch[@]}" --backend=local <<<"$text"
     fi
-    plan | distinct | run_launch "$@"
+    text=$(plan | distinct)
+    # In the place of this script, so that whoever stops the one stops the other.
+    exec "${launch[@]}" ${BACKEND:+"--backend=$BACKEND"} "$@" <<<"$text"
 }

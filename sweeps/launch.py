@@ -37,13 +37,13 @@ def launch(plan_file="-", gpus=None, slots=None, backend="local", slurm_file=Non
     results = _results(steps)
     cluster = slurm.Cluster(slurm_file) if backend == "slurm" else None
     alive = cluster.alive if cluster else states.alive_here
-    gpu_list = machine.gpu_slots(gpus)
-    places = gpu_list or [None] * machine.cpu_slots(slots, [step.threads for step in steps if step.run])
+    chosen = machine.gpu_slots(gpus)
+    places = machine.slots_of(chosen, machine.cpu_slots(slots, [step.threads for step in steps if step.run]))
     if dry_run or status:
         found = states.survey(steps, alive, retry_failed)
         expected = None
         if dry_run:
-            past, device = estimates.read_past(results), "cuda" if gpu_list else "cpu"
+            past, device = estimates.read_past(results), "cuda" if chosen else "cpu"
             expected = {step: estimates.seconds(step.run, past, device) for step in steps if step.run}
         print("\n".join(view.plan_table(steps, found, expected, len(places))))
         return
@@ -81,8 +81,10 @@ def _report(steps: list, ended: dict) -> None:
         print(f"{ended[step].kind.value}: {step.name}: {ended[step].why}")
     if bad:
         failed = any(ended[step].kind is states.Kind.FAILED for step in bad)
+        refused = any(ended[step].kind is states.Kind.REFUSED for step in bad)
         raise UserError(f"{len(bad)} of {len(steps)} commands are not finished"
-                        + ("; --retry_failed runs the failed ones again" if failed else ""))
+                        + "; --retry_failed runs the failed ones again" * failed
+                        + "; RESULTS=FOLDER keeps the records of a sweep apart from those that stand in its way" * refused)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from ulmfit import files, names
 from ulmfit.errors import Interrupted
 
 from . import estimates, states
+from .machine import Slot
 from .plan import Step
 from .states import Kind, State
 from .view import View
@@ -25,38 +26,38 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass
 class Running:
-    """A command that this launch has started. gpu: None on the CPU."""
+    """A command that this launch has started. locks: the run's and the slot's."""
 
     step: Step
     process: subprocess.Popen
-    claim: IO | None
+    locks: list[IO]
     log: Path
-    gpu: str | None
+    slot: Slot
     began: float
     pidfd: int
 
     def close(self) -> None:
         os.close(self.pidfd)
-        if self.claim is not None:
-            self.claim.close()
+        for lock in self.locks:
+            lock.close()
 
 
 class Launch:
     """One call of launch. `run()` returns how every step ended.
 
-    slots: one entry for each command that may run at once: the GPU, or None for the CPU.
+    slots: where commands run, one at a time in each.
     """
 
-    def __init__(self, steps: list[Step], results: Path, slots: list[str | None], view: View, retry_failed: bool):
-        self.steps, self.results, self.slots, self.view = steps, results, list(slots), view
+    def __init__(self, steps: list[Step], results: Path, slots: list[Slot], view: View, retry_failed: bool):
+        self.steps, self.results, self.free, self.view = steps, results, list(slots), view
         self.retry_failed = retry_failed
         self.past = estimates.read_past(results)
-        self.device = "cpu" if slots[0] is None else "cuda"
+        self.device = "cpu" if slots[0].gpu is None else "cuda"
         self.running: dict[Step, Running] = {}
         self.ended: dict[Step, State] = {}
         self.elsewhere: set[Step] = set()
-        self.ran: set[Step] = set()
         self.signals: list[int] = []
+        self.told_of_slots = False
 
     def run(self) -> dict[Step, State]:
         """Runs what is missing. Raises Interrupted when a signal asked for the end and every run has stopped."""
@@ -69,7 +70,7 @@ class Launch:
                 if not self.signals:
                     self._start_what_is_ready()
                 self._show()
-                if self.running or self.elsewhere:
+                if not self._over():
                     self._wait()
         finally:
             for number, handler in handlers.items():
@@ -96,13 +97,12 @@ class Launch:
                 continue
             if step.run is None:
                 # A table shows what there is, and what is missing as missing.
-                if self.slots:
-                    self._start(step, None)
+                self._start(step, None)
                 continue
             bad = next((need for need in step.needs if not self.ended[need].finished), None)
             if bad is not None:
                 self._end(step, State(Kind.BLOCKED, states.blocked_by(bad, self.ended[bad])))
-            elif self.slots or step in self.elsewhere:
+            elif self.free or step in self.elsewhere:
                 self._claim_and_start(step)
 
     def _claim_and_start(self, step: Step) -> None:
@@ -122,28 +122,43 @@ class Launch:
         elif state.kind is Kind.FAILED and step in self.elsewhere:
             claim.close()
             self._end(step, state)
-        elif self.slots:
-            self._start(step, claim)
         else:
-            claim.close()
+            self._start(step, claim)
         if step in self.ended or step in self.running:
             self.elsewhere.discard(step)
 
     def _start(self, step: Step, claim: IO | None) -> None:
-        gpu = self.slots.pop(0)
+        """Starts a step in a free slot; where there is none it stays as it is, its claim given back."""
+        slot, lock = self._free_slot()
+        locks = [held for held in (claim, lock) if held is not None]
+        if slot is None:
+            for held in locks:
+                held.close()
+            return
         log = names.launch_log(self.results, step.name.replace(" ", "-"))
         log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "" if gpu is None else gpu, "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": slot.gpu or "", "PYTHONUNBUFFERED": "1"}
         if step.threads is not None:
             environment["OMP_NUM_THREADS"] = str(step.threads)
         with open(log, "wb") as output:
             # In a session of its own: Ctrl-C in the terminal reaches launch alone, which stops each run once.
             process = subprocess.Popen([sys.executable, *step.words], cwd=names.project_root(), env=environment,
                                        stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                                       start_new_session=True, pass_fds=() if claim is None else (claim.fileno(),))
-        self.running[step] = Running(step, process, claim, log, gpu, time.monotonic(), os.pidfd_open(process.pid))
-        self.ran.add(step)
-        self.view.started(step, gpu)
+                                       start_new_session=True, pass_fds=[held.fileno() for held in locks])
+        self.running[step] = Running(step, process, locks, log, slot, time.monotonic(), os.pidfd_open(process.pid))
+        self.view.started(step, slot.gpu)
+
+    def _free_slot(self) -> tuple[Slot | None, IO | None]:
+        """A slot that no launch uses, and its lock."""
+        for slot in self.free:
+            lock = slot.acquire(self.results)
+            if lock is not None:
+                self.free.remove(slot)
+                return slot, lock
+        if self.free and not self.running and not self.told_of_slots:
+            self.told_of_slots = True
+            self.view.event("another launch uses this machine, waiting for its runs to end")
+        return None, None
 
     def _wait(self) -> None:
         """Until a run ends, or for a moment; then takes up what has ended."""
@@ -158,7 +173,7 @@ class Launch:
         step = running.step
         del self.running[step]
         running.close()
-        self.slots.insert(0, running.gpu)
+        self.free.insert(0, running.slot)
         seconds = time.monotonic() - running.began
         if step.run is None:
             state = State(Kind.DONE) if status == 0 else State(Kind.FAILED, _last_line(running.log))
@@ -195,11 +210,11 @@ class Launch:
     # -- what is shown -----------------------------------------------------------------------------------------------
 
     def _show(self) -> None:
-        self.view.update(len(self.steps), self.ended, self.ran, self.elsewhere, self._rows, self._left)
+        self.view.update(len(self.steps), self.ended, self.elsewhere, self._rows, self._left)
 
     def _rows(self) -> list[tuple[Step, str, float, str]]:
         """(step, GPU, seconds so far, epoch) of what runs."""
-        return [(running.step, running.gpu or "", time.monotonic() - running.began, _epoch(running.step))
+        return [(running.step, running.slot.gpu or "", time.monotonic() - running.began, _epoch(running.step))
                 for running in self.running.values()]
 
     def _left(self) -> float | None:
@@ -213,7 +228,7 @@ class Launch:
                 return None
             running = self.running.get(step)
             left[step] = max(0.0, expected - (now - running.began if running else 0.0))
-        return estimates.until_the_end(self.steps, left, len(self.slots) + len(self.running))
+        return estimates.until_the_end(self.steps, left, len(self.free) + len(self.running))
 
 
 def _epoch(step: Step) -> str:

@@ -2,12 +2,35 @@
 
 import os
 import shutil
+import socket
 import subprocess
-from typing import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Sequence
 
+from ulmfit import names
 from ulmfit.errors import UsageError
 
+from . import locks
+
 NO_GPU = "none"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where one command runs at a time. gpu: as CUDA_VISIBLE_DEVICES names it; None on the CPU."""
+
+    name: str
+    gpu: str | None = None
+
+    def acquire(self, results: Path) -> IO | None:
+        """Locks it against other launches of these results on this machine; None when one of them uses it."""
+        return locks.acquire(names.launch_slot(results, socket.gethostname(), self.name))
+
+
+def slots_of(gpus: Sequence[str], cpu_count: int) -> list[Slot]:
+    """A slot for each GPU, or without one the CPU's."""
+    return [Slot(f"gpu{gpu}", gpu) for gpu in gpus] or [Slot(f"cpu{number}") for number in range(cpu_count)]
 
 
 def cores() -> int:

@@ -1,7 +1,5 @@
 """How each run of a plan stands, read from its record: the one truth that launch, its next call and a cluster share."""
 
-import fcntl
-import os
 import socket
 from dataclasses import dataclass
 from enum import Enum
@@ -12,6 +10,7 @@ from ulmfit import files, names, records
 from ulmfit.errors import UserError
 from ulmfit.lineage import Lineage
 
+from . import locks
 from .plan import Step
 
 
@@ -115,23 +114,8 @@ def _progress(record: dict) -> str:
 # -- is it being made now? -------------------------------------------------------------------------------------------
 
 def claim(run: Lineage) -> IO | None:
-    """Locks a run for a launch; None when another one has it. The lock goes when the last process that holds it ends:
-    a run inherits it, so that a launch that was killed leaves its runs claimed for as long as they live."""
-    path = names.launch_claim(_results(run), run.run_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = open(path, "w", encoding="ascii")
-    if not _lock(file, fcntl.LOCK_EX):
-        file.close()
-        return None
-    return file
-
-
-def _lock(file: IO, kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    """Locks a run for a launch; None when another one has it."""
+    return locks.acquire(names.launch_claim(_results(run), run.run_id))
 
 
 def made_elsewhere(run: Lineage) -> bool:
@@ -139,20 +123,13 @@ def made_elsewhere(run: Lineage) -> bool:
 
     Otherwise the question could get in the way of a run that is just starting.
     """
-    path = run.folder / ".lock"
-    if not path.exists():
-        return False
-    with open(path, encoding="ascii") as file:
-        return not _lock(file, fcntl.LOCK_SH)
+    return locks.is_taken(run.folder / ".lock")
 
 
 def alive_here(run: Lineage, record: dict | None) -> State | None:
     """RUNNING when a launch has claimed the run, or when its record's process lives on this machine."""
-    path = names.launch_claim(_results(run), run.run_id)
-    if path.exists():
-        with open(path, encoding="ascii") as file:
-            if not _lock(file, fcntl.LOCK_SH):
-                return State(Kind.RUNNING, _progress(record).strip() if record else "")
+    if locks.is_taken(names.launch_claim(_results(run), run.run_id)):
+        return State(Kind.RUNNING, _progress(record).strip() if record else "")
     if record is None or record["status"] != "running":
         return None
     session = record["sessions"][-1]

@@ -11,7 +11,6 @@ from .states import Kind, State
 
 SECONDS_BETWEEN_TABLES = 1.0
 SECONDS_BETWEEN_LINES = 60.0
-RIGHT = {"epoch", "running for", "about"}
 
 
 def duration(seconds: float) -> str:
@@ -53,7 +52,7 @@ def plan_table(steps: list[Step], found: Mapping[Step, State], expected: Mapping
         if to_run and known:
             unknown = len(to_run) - len(known)
             lines.append(f"about {duration(until_the_end(steps, known, slots))} with {slots} at once, by earlier "
-                         f"records" + (f"; {unknown} runs of stages without one are not counted" if unknown else ""))
+                         f"records" + (f"; of {unknown} to run they tell nothing" if unknown else ""))
     return lines
 
 
@@ -95,7 +94,7 @@ class View:
         elif not state.finished:
             self.event(f"{step.name}: {state.kind.value}: {state.why}")
 
-    def update(self, total: int, ended: Mapping[Step, State], ran: set[Step], elsewhere: set[Step],
+    def update(self, total: int, ended: Mapping[Step, State], elsewhere: set[Step],
                rows: Callable[[], list[tuple[Step, str, float, str]]], left: Callable[[], float | None]) -> None:
         """Called at every turn of the loop; `rows` and `left` are asked only when something is to be shown."""
         if time.monotonic() - self.shown > SECONDS_BETWEEN_LINES:
@@ -131,7 +130,7 @@ class LiveView(View):
     def line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def update(self, total, ended, ran, elsewhere, rows, left) -> None:
+    def update(self, total, ended, elsewhere, rows, left) -> None:
         if time.monotonic() - self.shown < SECONDS_BETWEEN_TABLES:
             return
         from rich.table import Table
