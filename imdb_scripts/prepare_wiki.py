@@ -71,8 +71,8 @@ def lineage(flags: dict) -> Lineage:
     """What a run of these flags reads and writes; see `ulmfit.lineage`."""
     from ulmfit import names
 
-    path = flags["dir_path"]
-    data = names.DataFolder(Path(path).expanduser() if path else names.project_root() / "data" / f"wiki_{flags['lang']}")
+    path, lang = flags["dir_path"], flags["lang"]
+    data = names.DataFolder(Path(path).expanduser() if path else names.project_root() / "data" / f"wiki_{lang}")
     return Lineage(prepare_wiki, names.run_id(data.name, "prepare_wiki"), data.name, flags,
                    {"dump": (Path(flags["dump"]).expanduser(),)}, artefact=data.path, writes=(data.csv("train"),))
 

@@ -84,7 +84,7 @@ def _report(steps: list, ended: dict) -> None:
         refused = any(ended[step].kind is states.Kind.REFUSED for step in bad)
         raise UserError(f"{len(bad)} of {len(steps)} commands are not finished"
                         + "; --retry_failed runs the failed ones again" * failed
-                        + "; RESULTS=FOLDER keeps the records of a sweep apart from those that stand in its way" * refused)
+                        + "; RESULTS=FOLDER keeps a sweep's records apart from those in its way" * refused)
 
 
 if __name__ == "__main__":

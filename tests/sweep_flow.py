@@ -61,7 +61,8 @@ class Place:
 
     def launch(self, plan: str, *flags: str) -> subprocess.CompletedProcess:
         return subprocess.run([sys.executable, "sweeps/launch.py", *flags], cwd=ROOT, input=plan, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE, env=self.environment())
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE,
+                              env=self.environment())
 
     def records(self) -> dict[str, dict]:
         return {path.parent.name: json.loads(path.read_text(encoding="utf-8"))

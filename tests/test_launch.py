@@ -63,7 +63,8 @@ def test_a_plan_that_cannot_come_true_is_refused(tmp_path, commands, said):
 
 
 @pytest.mark.parametrize(("line", "said"), [
-    ("rm -rf data", "is none; a plan holds lines like"), ("python -c 1", "is none"), ("python 'x", "No closing quotation"),
+    ("rm -rf data", "is none; a plan holds lines like"), ("python -c 1", "is none"),
+    ("python 'x", "No closing quotation"),
     ("python imdb_scripts/tok2id.py --max_vocb=1", "--max_vocb is not a flag of tok2id; did you mean --max_vocab"),
     ("python imdb_scripts/show_batch.py", "show_batch is no stage of a sweep"), ("python other/tok2id.py", "is none"),
     ("python -m analysis ensemble one", "ensemble averages two runs or more")])
@@ -111,6 +112,17 @@ def test_slots(monkeypatch):
         assert machine.gpu_slots(None) == []
 
 
+def test_a_slot_is_one_launchs_alone(tmp_path):
+    assert [slot.name for slot in machine.slots_of(["1", "3"], 4)] == ["gpu1", "gpu3"]
+    first, second = machine.slots_of([], 2)
+    lock = first.acquire(tmp_path)
+    assert lock is not None and first.acquire(tmp_path) is None
+    other = second.acquire(tmp_path)
+    assert other is not None and first.acquire(tmp_path / "elsewhere") is not None
+    lock.close()
+    assert first.acquire(tmp_path) is not None
+
+
 def test_the_end_of_a_plan(tmp_path):
     get, tokens, ids, baseline = steps_of(*lines(tmp_path, GET, TOKENS, IDS, BASELINE))
     other = steps_of(GET.format(tmp_path).replace("/x", "/y"))[0]
@@ -139,7 +151,8 @@ def test_an_estimate_is_that_of_the_nearest_runs(tmp_path):
     there = past_run("finetune_lm", 5.0, dataset="y")
     assert estimates.seconds(run, Past([there], sizes), "cpu") == 40.0
     assert estimates.seconds(run, Past([there], {}), "cpu") is None
-    assert estimates.seconds(run, Past([past_run("finetune_lm", 5.0, subset="2")], sizes), "cpu") == 5.0 * 4 * 4000 / 200
+    subset = past_run("finetune_lm", 5.0, subset="2")  # of 200 tokens
+    assert estimates.seconds(run, Past([subset], sizes), "cpu") == 5.0 * 4 * 4000 / 200
     # A GPU tells more of a GPU.
     gpu = past_run("finetune_lm", 1.0, device="cuda")
     assert estimates.seconds(run, Past([near, gpu], sizes), "cuda") == 4.0

@@ -135,6 +135,22 @@ def test_variables_choose(tmp_path):
     assert not any("precision" in line for line in fast) and any("--cl=3 --threads=2" in line for line in fast)
 
 
+def test_a_path_with_a_space_is_refused(tmp_path):
+    done = elsewhere(tmp_path).sweep("table7_clas_finetuning", "--print", DATA="my data")
+    assert done.returncode == 2 and done.stdout.startswith("DATA=my data: a plan is plain words")
+
+
+def test_the_plans_in_the_readme_are_printed(tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^(?:[A-Z]+=\S+ |[A-Z]+=\"[^\"]*\" )*bash sweeps/\w+\.sh.*?--print", text,
+                          flags=re.MULTILINE)
+    assert len(commands) >= 3
+    for command in commands:
+        done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.startswith("python imdb_scripts/"), command
+    assert set(re.findall(r"sweeps/(\w+)\.sh", text)) <= {*SWEEPS, "demo", "environment"}
+
+
 def test_data_that_is_there_is_taken_as_it_is(tmp_path):
     place = elsewhere(tmp_path)
     Path(place.variables["DATA"]).mkdir()

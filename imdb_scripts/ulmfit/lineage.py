@@ -22,8 +22,8 @@ class Lineage:
 
     stage: its function. run_id: name of its record. dataset: as its record has it.
     flags: every flag with its value, as `records.open_run` takes them.
-    reads: by role, the places in which an input may lie, best first: an artefact's folder, a run's folder or a file. The
-        roles are those of the record's inputs.
+    reads: by role, the places in which an input may lie, best first: an artefact's folder, a run's folder or a file.
+        The roles are those of the record's inputs.
     also: what is read and changes nothing in the result, so that its fingerprint does not count.
     artefact: the folder of what it makes beside its record. writes: further things that other stages read.
     resolved: values that a default leaves open. from_weights: flags whose value is that of loaded weights.

@@ -41,7 +41,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Past:
-    """The finished runs of a results folder. splits: of each numericalized dataset its documents and tokens by split."""
+    """The finished runs of a results folder.
+
+    splits: of each numericalized dataset, by its name and unit, the documents and tokens of each split.
+    """
 
     runs: list[Run]
     splits: dict[tuple[str, str], dict[str, dict]]

@@ -23,7 +23,8 @@ from .states import Kind, State
 
 OPTIONS_FILE = "sweeps/slurm.ini"
 SECTIONS = ("all", "gpu", "cpu")
-OURS = {"parsable", "dependency", "job-name", "comment", "output", "chdir", "requeue", "kill-on-invalid-dep", "open-mode"}
+OURS = {"parsable", "dependency", "job-name", "comment", "output", "chdir", "requeue", "kill-on-invalid-dep",
+        "open-mode", "signal"}
 # A checkpoint takes seconds; two minutes leave room for one that waits for a long batch to end.
 CHECKPOINT_SIGNAL = "B:USR1@120"
 _STATES = "PENDING,CONFIGURING,RUNNING,SUSPENDED,REQUEUED,REQUEUE_HOLD,STOPPED,PREEMPTED,RESIZING,SPECIAL_EXIT"
@@ -159,13 +160,14 @@ class Cluster:
         log = names.launch_log(results, step.name.replace(" ", "-")).resolve()
         log.parent.mkdir(parents=True, exist_ok=True)
         threads = step.threads or 1
+        exports = ["PYTHONUNBUFFERED=1", *([f"OMP_NUM_THREADS={step.threads}"] if step.threads else [])]
         options = [f"--job-name={step.name}", f"--comment={subject}", f"--chdir={names.project_root()}", "--ntasks=1",
                    f"--cpus-per-task={threads}", f"--signal={CHECKPOINT_SIGNAL}", "--requeue", "--open-mode=append",
                    "--kill-on-invalid-dep=yes", "--output=" + str(log).replace("%", "%%")]
         if parents:
             options.append(f"--dependency={after}:{':'.join(parents)}")
         # exec: the signals of the batch step reach the stage itself.
-        script = (f"#!/bin/bash\nexport PYTHONUNBUFFERED=1" + f" OMP_NUM_THREADS={step.threads}" * bool(step.threads) + "\n"
+        script = (f"#!/bin/bash\nexport {' '.join(exports)}\n"
                   f"exec {shlex.join([sys.executable, *step.words])}\n")
         chosen = self.options["gpu" if step.uses_gpu else "cpu"]
         return _slurm("sbatch", "--parsable", *options, *chosen, script=script).strip().partition(";")[0]
