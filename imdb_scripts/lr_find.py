@@ -18,7 +18,7 @@ def lr_find(dir_path=None, kind="clas", cuda_id=None, lm_id="", clas_id=None, pr
             n_layers=3, bptt=70, max_len=None, pretrain_seed=0, lm_seed=None, lm_train_file_id="", divisor=None,
             lin_ftrs="50", dropout_input=None, dropout_output=None, dropout_weight=None, dropout_embed=None,
             dropout_hidden=None, dropout_head=None, clip=None, wd=None, beta1=0.8, beta2=0.99, eps=1e-8, alpha=2.0,
-            beta=1.0, class_weights=None, label_smoothing=0.0, precision="full", threads=None, results_dir=None,
+            beta=1.0, class_weights=None, label_smoothing=0.0, precision="auto", threads=None, results_dir=None,
             overwrite=False, quiet=False):
     """Trains for --num_it updates at a rate that grows from --start_lr to --end_lr, and suggests one for --lr.
 

@@ -164,8 +164,9 @@ FLAGS: dict[str, Flag] = {
     "sampled": Flag("bool", TRAINING, "sampled softmax in training; validation is always by the full softmax"),
     "seed": Flag("int", TRAINING, "seed of weights, order and dropout", low=0, high=2**32 - 1),
     "precision": Flag("choice", TRAINING, "of the numbers in training: mixed with 16 bits where that is enough (fp16: "
-                                          "GPU only), or full; validation is always full",
-                      choices=("full", "fp16", "bf16")),
+                                          "GPU only), or full; auto: bf16 on a device whose products of it are quick, "
+                                          "else full; validation is always full",
+                      choices=("auto", "full", "fp16", "bf16")),
     # optimizer and loss
     "clip": Flag("float", OPTIMIZER, "highest norm of the gradient; 0: any", low=0),
     "wd": Flag("float", OPTIMIZER, "weight decay, as L2", low=0),

@@ -59,7 +59,7 @@ class Optimization:
     """How each update is made: Adam with L2 (the gradient of `wd / 2 |w|^2` is added, not decoupled), as 2018 had it.
 
     clip: highest norm of the whole gradient; 0: any. beta1, beta2, eps: Adam's. alpha, beta: AR and TAR (Merity
-    2017), added to the loss. precision: "full", "fp16" or "bf16".
+    2017), added to the loss. precision: "auto" (the device's), "full", "fp16" or "bf16".
     """
 
     clip: float
@@ -69,7 +69,7 @@ class Optimization:
     eps: float = 1e-8
     alpha: float = 2.0
     beta: float = 1.0
-    precision: str = "full"
+    precision: str = "auto"
 
 
 LANGUAGE_MODEL = Optimization(clip=0.3, wd=1e-7)

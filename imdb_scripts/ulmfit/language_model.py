@@ -6,7 +6,6 @@ from typing import Sequence
 import numpy as np
 import torch
 from fastai.callback.rnn import RNNCallback, RNNRegularizer
-from fastai.losses import CrossEntropyLossFlat
 from torch import nn
 
 from . import training, vocab, weights
@@ -16,7 +15,7 @@ from .models import lm_groups
 from .names import DataFolder
 from .phases import Phase
 from .records import Run
-from .sampled_softmax import SampledSoftmax, sample_in_training
+from .softmax import SAMPLES, DecoderLoss, skip_decoder
 
 
 def text(folder: DataFolder, splits: Sequence[str], backwards: bool, bpe: bool = False,
@@ -35,24 +34,22 @@ def job(run: Run, model: nn.Module, phases: list[Phase], train_text: TextStream,
     """The training of the model in place; its `fit` returns the rows (best, last) of metrics.jsonl."""
     train_loader = LMLoader(train_text, bs=bs, bptt=bptt, seed=seed, what="the training text")
     val_loader = LMLoader(val_text, bs=bs, bptt=bptt, seed=None, what="the validation text")
-    loss = CrossEntropyLossFlat()
-    if sampled:
-        loss = SampledSoftmax(model[1].decoder)
-        sample_in_training(model)
+    skip_decoder(model)
     run.say(f"training text {len(train_text):,} tokens, validation text {len(val_text):,} tokens, "
             f"{sum(p.numel() for p in model.parameters()):,} weights")
     return training.Training(run, model, lm_groups, phases, train_loader, val_loader,
                              validation=training.LanguageModelValidation(),
                              callbacks=[RNNCallback(), RNNRegularizer(optimization.alpha, optimization.beta)],
-                             optimization=optimization, device=device, unit="tokens", loss_func=loss)
+                             optimization=optimization, device=device, unit="tokens", loss_func=DecoderLoss(model[1].decoder, samples=SAMPLES if sampled else 0))
 
 
 def evaluate(model: nn.Module, val_text: TextStream, *, bs: int, bptt: int, device: torch.device) -> dict:
     """Validation loss, perplexity and accuracy of a model as it is (`notrain`)."""
     loader = LMLoader(val_text, bs=bs, bptt=bptt, seed=None, what="the validation text")
+    skip_decoder(model)
     validation = training.LanguageModelValidation()
     learn = training.Learner(training.DataLoaders(loader, loader, device=device), model.to(device),
-                             loss_func=CrossEntropyLossFlat(), default_cbs=False,
+                             loss_func=DecoderLoss(model[1].decoder), default_cbs=False,
                              cbs=[training.TrainEvalCallback(), training.ModelResetter(), RNNCallback(), validation])
     learn.validate()
     return {"epoch": 0, "steps": 0, **validation.values()}

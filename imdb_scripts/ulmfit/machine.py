@@ -2,14 +2,18 @@
 
 import os
 import random
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from .errors import UserError
 
+# Intel's matrix unit, and the vector products of it in processors without one.
+BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
 
-def pick_device(cuda_id: int | None, precision: str = "full") -> torch.device:
+
+def pick_device(cuda_id: int | None, precision: str = "auto") -> torch.device:
     """-1: the CPU; None: the first visible GPU, else the CPU.
 
     Raises UserError for a GPU that is not there, and for a precision that the device does not have.
@@ -19,11 +23,37 @@ def pick_device(cuda_id: int | None, precision: str = "full") -> torch.device:
         cuda_id = 0 if count else -1
     if cuda_id >= count:
         raise UserError(f"--cuda_id={cuda_id}: {count} GPUs are visible here; --cuda_id=-1 is the CPU")
-    if precision == "fp16" and cuda_id == -1:
+    device = torch.device("cpu") if cuda_id == -1 else torch.device("cuda", cuda_id)
+    check_precision(precision, device)
+    return device
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raises UserError for a precision that the device does not have."""
+    if precision == "fp16" and device.type == "cpu":
         raise UserError("--precision=fp16 needs a GPU, and none is visible here; --precision=bf16 runs on the CPU too")
-    if precision == "bf16" and cuda_id != -1 and not torch.cuda.is_bf16_supported():
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise UserError("--precision=bf16: this GPU does not have it; --precision=fp16 runs on every GPU")
-    return torch.device("cpu") if cuda_id == -1 else torch.device("cuda", cuda_id)
+
+
+def quick_precision(device: torch.device) -> str:
+    """ "bf16" where the device multiplies bfloat16 in hardware, else "full". What `--precision=auto` means.
+
+    bfloat16 has the range of single precision, so that nothing needs scaling; that it costs no quality was measured
+    (results/tables/speed_quality.md).
+    """
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "full"
+    return "bf16" if cpu_flags() & BFLOAT16_FLAGS else "full"
+
+
+def cpu_flags() -> set[str]:
+    """What the processor can do, in the kernel's words; empty where the kernel does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return set()
+    return {flag for line in lines if line.startswith("flags") for flag in line.partition(":")[2].split()}
 
 
 def set_threads(threads: int | None) -> int:

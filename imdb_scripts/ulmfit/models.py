@@ -4,8 +4,9 @@ from typing import Sequence
 
 import numpy as np
 import torch
-from fastai.text.models.awdlstm import (AWD_LSTM, WeightDropout, awd_lstm_clas_config, awd_lstm_clas_split,
-                                        awd_lstm_lm_config, awd_lstm_lm_split)
+import torch.nn.functional as F
+from fastai.text.models.awdlstm import (AWD_LSTM, EmbeddingDropout, WeightDropout, awd_lstm_clas_config,
+                                        awd_lstm_clas_split, awd_lstm_lm_config, awd_lstm_lm_split, dropout_mask)
 from fastai.text.models.core import PoolingLinearClassifier, SentenceEncoder, get_language_model, get_text_classifier
 from torch import Tensor, nn
 
@@ -22,19 +23,33 @@ def language_model(vocab_size: int, *, emb_sz: int, n_hid: int, n_layers: int, d
     (batch, tokens, vocab_size)."""
     config = {**awd_lstm_lm_config, "emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers, "pad_token": PAD_ID,
               **dropouts.of_language_model(dropmult)}
-    return _without_dropout(get_language_model(AWD_LSTM, vocab_size, config=config))
+    model = get_language_model(AWD_LSTM, vocab_size, config=config)
+    _mend(model[0])
+    return model
 
 
-def _without_dropout(model: nn.Module) -> nn.Module:
-    """Lets a model whose weight dropout is 0 go from training to evaluation.
+class LookupDropout(EmbeddingDropout):
+    """fastai's dropout of whole words, applied to the words that a batch has: the same numbers from the same random
+    ones, without a masked copy of the whole matrix, nor a gradient of that copy."""
+
+    def forward(self, words: Tensor) -> Tensor:
+        vectors = F.embedding(words, self.emb.weight, self.emb.padding_idx)
+        if not self.training or self.embed_p == 0:
+            return vectors
+        mask = dropout_mask(self.emb.weight.data, (len(self.emb.weight), 1), self.embed_p)
+        return vectors * F.embedding(words, mask)
+
+
+def _mend(encoder: AWD_LSTM) -> None:
+    """Makes dropout of words quick, and lets a model whose weight dropout is 0 go from training to evaluation.
 
     `F.dropout` with p = 0 returns the weight itself, which the LSTM would register as a parameter of its own and then
     refuse the copy that evaluation puts in its place; `reset` gives it a copy from the start.
     """
-    for module in model.modules():
+    encoder.encoder_dp = LookupDropout(encoder.encoder, encoder.encoder_dp.embed_p)
+    for module in encoder.rnns:
         if isinstance(module, WeightDropout) and module.weight_p == 0:
             module._setweights = module.reset
-    return model
 
 
 class ChunkedEncoder(SentenceEncoder):
@@ -123,7 +138,7 @@ def classifier(vocab_size: int, n_classes: int, *, emb_sz: int, n_hid: int, n_la
     lin_ftrs, ps = list(lin_ftrs), [0.1] * len(lin_ftrs)
     stock = get_text_classifier(AWD_LSTM, vocab_size, n_classes, seq_len=bptt, config=config, lin_ftrs=lin_ftrs, ps=ps,
                                 pad_idx=PAD_ID, max_len=max_len)
-    _without_dropout(stock)
+    _mend(stock[0].module)
     encoder = ChunkedEncoder(bptt, stock[0].module, pad_idx=PAD_ID, max_len=max_len)
     head = PoolingClassifier([emb_sz * 3, *lin_ftrs, n_classes], [config["output_p"], *ps], bptt)
     head.load_state_dict(stock[1].state_dict())

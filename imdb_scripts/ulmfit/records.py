@@ -39,9 +39,9 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 
 # Raised when a stage's results change for the same flags and inputs: its older runs then count as stale.
-STAGE_VERSIONS = {"get_data": 1, "prepare_wiki": 1, "create_toks": 1, "tok2id": 1, "pretrain_lm": 1, "finetune_lm": 1,
-                  "train_clas": 1, "eval_clas": 1, "ensemble": 1, "sample_train": 1, "train_baseline": 1,
-                  "lr_find": 1}
+STAGE_VERSIONS = {"get_data": 1, "prepare_wiki": 1, "create_toks": 1, "tok2id": 1, "pretrain_lm": 2, "finetune_lm": 2,
+                  "train_clas": 2, "eval_clas": 1, "ensemble": 1, "sample_train": 1, "train_baseline": 1,
+                  "lr_find": 2}
 
 _PACKAGES = ("torch", "fastai", "spacy", "numpy", "pandas", "scikit-learn", "safetensors", "sentencepiece")
 
@@ -203,6 +203,22 @@ class Run:
         self.save()
         return device, threads
 
+    def use_precision(self, precision: str, device: Any) -> str:
+        """The precision that `auto` means on this device, or the one asked for; recorded, as the device is.
+
+        A run that goes on keeps the one it began with, so that it ends as it would have ended there.
+        """
+        from . import machine
+
+        before = [session.get("precision") for session in self.record["sessions"][:-1]]
+        if precision == "auto":
+            precision = next((known for known in before if known), None) or machine.quick_precision(device)
+        machine.check_precision(precision, device)
+        for place in (self.record, self.record["sessions"][-1]):
+            place["precision"] = precision
+        self.save()
+        return precision
+
     # -- life ------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> "Run":
@@ -303,8 +319,8 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
                 locks[0].close()
                 raise UserError(refusal(stage, run_id, place, known, config, inputs))
 
-    precision = flags.get("precision", "full")
-    if flags.get("cuda_id") not in (None, -1) or precision != "full":
+    precision = flags.get("precision", "auto")
+    if flags.get("cuda_id") not in (None, -1) or precision not in ("auto", "full"):
         # Before anything is replaced: a GPU that is not there must not cost an earlier run.
         from . import machine
 

@@ -224,6 +224,10 @@ class SubwordTokenizer:
         # A model that does not write spaces as its own character may leave some in a piece.
         return [special.get(piece) or piece.replace(" ", SPACE) for piece in pieces]
 
+    def line(self, fields: Sequence[str]) -> str:
+        """The same as a line of a token file."""
+        return tokens.encode_line(self(fields))
+
 
 def words_of(pieces: Sequence[str]) -> list[str]:
     """Pieces put together to the words they were cut from; special tokens stand alone."""

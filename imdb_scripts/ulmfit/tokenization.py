@@ -14,7 +14,6 @@ from typing import Callable, Iterable, Iterator, Sequence, TypeVar
 
 from .errors import UserError
 from .subwords import SubwordTokenizer
-from .tokens import encode_line
 from .words import WordTokenizer
 
 Key = TypeVar("Key")
@@ -28,7 +27,7 @@ BATCHES_IN_FLIGHT = 3
 
 # Several models may be asked in turn; one of words, remembered pieces and all, takes 100 MB.
 @functools.lru_cache(maxsize=8)
-def _tokenizer(lang: str, sp_model: Path | None) -> Callable[[Sequence[str]], list[str]]:
+def _tokenizer(lang: str, sp_model: Path | None) -> WordTokenizer | SubwordTokenizer:
     return WordTokenizer(lang) if sp_model is None else SubwordTokenizer(sp_model)
 
 
@@ -59,7 +58,9 @@ def _end_with_parent() -> None:
 
 
 def _encoded(rows: Sequence[Sequence[str]], lang: str, sp_model: Path | None) -> list[tuple[str, int]]:
-    return [(encode_line(tokens), len(tokens)) for tokens in tokenize_texts(rows, lang, sp_model)]
+    lines = map(_tokenizer(lang, sp_model).line, rows)
+    # Every document begins with xxbos, so that no line is empty.
+    return [(line, line.count(" ") + 1) for line in lines]
 
 
 def tokenize(batches: Iterable[tuple[Key, Sequence[Sequence[str]]]], lang: str = "en", workers: int | None = None,

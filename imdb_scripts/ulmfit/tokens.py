@@ -12,6 +12,8 @@ from . import files
 # fastai's names and order: their places in the vocabulary are their ids.
 SPECIAL_TOKENS = ("xxunk", "xxpad", "xxbos", "xxeos", "xxfld", "xxrep", "xxwrep", "xxup", "xxmaj")
 UNK, PAD, BOS, EOS, FLD = SPECIAL_TOKENS[:5]
+RULES = ("fix_html", "replace_rep", "replace_wrep", "spec_add_spaces", "rm_useless_spaces", "replace_all_caps",
+         "replace_maj", "lowercase")
 
 
 # -- the text before it is cut ----------------------------------------------------------------------------------------
@@ -27,9 +29,10 @@ def text_rules() -> list[Callable[[str], str]]:
     """fastai's default rules: what is done to a text before it is cut into tokens."""
     from fastai.text.core import defaults
 
-    if tuple(defaults.text_spec_tok) != SPECIAL_TOKENS:
-        raise RuntimeError(f"this fastai has other special tokens: {defaults.text_spec_tok}")
-    return list(defaults.text_proc_rules)
+    rules = list(defaults.text_proc_rules)
+    if tuple(defaults.text_spec_tok) != SPECIAL_TOKENS or tuple(rule.__name__ for rule in rules) != RULES:
+        raise RuntimeError(f"this fastai has other special tokens or text rules: {defaults.text_spec_tok}, {rules}")
+    return rules
 
 
 def prepared(fields: Sequence[str], rules: Sequence[Callable[[str], str]]) -> str:

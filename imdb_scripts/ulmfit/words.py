@@ -7,16 +7,19 @@ distinct piece of text between spaces; `WordTokenizer` says when that is exact a
 import importlib.util
 import re
 from collections import defaultdict
-from itertools import chain
+from itertools import chain, islice
+from operator import eq
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, Sequence
 
 from .errors import UsageError, UserError
-from .tokens import SPECIAL_TOKENS, prepared, text_rules
+from .tokens import BOS, SPECIAL_TOKENS, decode_line, encode_line, join_fields, text_rules
 
 # What spaCy's tokenizer takes as one piece: a run without white space, or a run of white space less its first space.
 # (White space at the very beginning keeps its first space.)
 _PIECES = re.compile(r"\S+|(?! )\s+|(?<= )\s+|\A\s+")
+_BETWEEN_CHUNKS = re.compile(r"(?<=\S) (?=\S)")
+_OTHER_SPACE = re.compile(r"[^\S \n]")
 
 
 def check_lang(lang: str) -> None:
@@ -96,35 +99,105 @@ def _endings_before(tokenizer) -> dict[str, list[tuple[str, list[str]]]]:
     return dict(index)
 
 
+class _Chunks(dict):
+    """Chunk of text, as fastai's rule for HTML leaves it -> its tokens as in a token file; filled on demand by `learn`.
+
+    repetitive: the chunks in which fastai's rule for repeated characters finds some. endings: of the chunks that
+    begin with a piece which might depend on the one before it, the endings that this one would have (`_Pieces`).
+    """
+
+    def __init__(self, learn: Callable[[str], str], capacity: int):
+        super().__init__()
+        self.learn, self.capacity, self.characters = learn, capacity, 0
+        self.repetitive: set[str] = set()
+        self.endings: dict[str, tuple[str, ...]] = {}
+
+    def __missing__(self, chunk: str) -> str:
+        line = self[chunk] = self.learn(chunk)
+        self.characters += len(chunk)
+        return line
+
+    def forget(self) -> None:
+        """Empties a full memory: between documents, as a document's chunks are looked up more than once."""
+        if self.characters >= self.capacity:
+            for memory in (self, self.repetitive, self.endings):
+                memory.clear()
+            self.characters = 0
+
+
 class WordTokenizer:
     """fastai's default text rules and spaCy's tokenizer for `lang`, with fastai's special tokens.
 
-    spaCy cuts a text at its white space and tokenizes each piece by itself; only afterwards does it look for special
-    cases in the whole document. So the tokens of a piece can be remembered, except where a special case might span
-    two pieces: there the pieces concerned are handed to spaCy together.
+    Nearly all that rules and tokenizer do stays between two spaces: what becomes of such a chunk of text is learned
+    once and remembered. Two things do not. fastai's rule for repeated words compares neighbours, which is seen from
+    the words of a text; then the rule is applied. And spaCy, which cuts a text at its white space and tokenizes each
+    piece by itself, afterwards looks for special cases in the whole document: where one might span two pieces, these
+    are handed to it together.
 
-    capacity: characters of distinct pieces remembered; at the default some 100 MB with what spaCy keeps of them.
+    capacity: characters of distinct chunks remembered; at the default some 200 MB with what spaCy keeps of them.
     Raises UserError when spaCy cannot tokenize the language.
     """
 
-    def __init__(self, lang: str = "en", capacity: int = 2_000_000):
-        self._rules = text_rules()
+    def __init__(self, lang: str = "en", capacity: int = 4_000_000):
+        self._html, self._repeated_characters, self._repeated_words, self._marks, self._useless_spaces, \
+            *self._capitals, _ = text_rules()
         self._pieces = _Pieces(lang, capacity)
+        self._chunks = _Chunks(self._learn, capacity)
 
     def __call__(self, fields: Sequence[str]) -> list[str]:
         """Tokens of the document with these text columns, beginning with `xxbos`."""
-        return self.split(prepared(fields, self._rules))
+        return decode_line(self.line(fields))
+
+    def line(self, fields: Sequence[str]) -> str:
+        """The same as a line of a token file."""
+        self._chunks.forget()
+        # What the other rules do depends neither on the number of spaces nor on those at the ends.
+        text = self._useless_spaces(self._html(join_fields(fields))).strip()
+        if not text:
+            return BOS
+        words, chunks = _words_and_chunks(text)
+        lines = list(map(self._chunks.__getitem__, chunks))
+        repetitive = not self._chunks.repetitive.isdisjoint(chunks)
+        if repetitive:
+            text = self._useless_spaces(self._repeated_characters(text)).strip()
+            words, chunks = _words_and_chunks(text)
+        if any(map(eq, words, islice(words, 1, None))):
+            chunks = _words_and_chunks(self._useless_spaces(self._repeated_words(text)).strip())[1]
+            repetitive = True
+        if repetitive:
+            lines = list(map(self._chunks.__getitem__, chunks))
+        endings = self._chunks.endings
+        dependent = [number for number, chunk in enumerate(chunks)
+                     if chunk in endings and number and chunks[number - 1].lower().endswith(endings[chunk])]
+        # From the last one on, so that three in a row come together, and the numbers of those before hold.
+        for number in reversed(dependent):
+            chunks[number - 1:number + 1] = [f"{chunks[number - 1]} {chunks[number]}"]
+        if dependent:
+            lines = map(self._chunks.__getitem__, chunks)
+        return f"{BOS} {' '.join(lines)}"
 
     def split(self, text: str) -> list[str]:
         """Tokens of a text to which the rules have been applied."""
-        pieces = text.split(" ")
-        if pieces != text.split():
-            pieces = _PIECES.findall(text)
+        pieces = _pieces_of(text)
         learned = list(map(self._pieces.__getitem__, pieces))
         if any(endings and number and pieces[number - 1].endswith(endings)
                for number, (_, endings) in enumerate(learned)):
             learned = map(self._pieces.__getitem__, self._joined(text))
         return list(chain.from_iterable(tokens for tokens, _ in learned))
+
+    def _learn(self, chunk: str) -> str:
+        """The tokens that the rules but the one for repeated words, and spaCy, make of a chunk, as in a token file."""
+        if self._repeated_characters(chunk) != chunk:
+            self._chunks.repetitive.add(chunk)
+        text = self._useless_spaces(self._marks(chunk))
+        for rule in self._capitals:
+            text = rule(text)
+        # The last rule, but for the beginning of the document; a space at the border is the one between chunks.
+        text = text.lower().strip()
+        _, endings = self._pieces[_pieces_of(text)[0]]
+        if endings:
+            self._chunks.endings[chunk] = endings
+        return encode_line(self.split(text))
 
     def _joined(self, text: str) -> list[str]:
         """The pieces of a text, those in one that a special case might span, with the space between them."""
@@ -138,3 +211,20 @@ class WordTokenizer:
             spans.append((start, match.end()))
             previous = match.group()
         return [text[start:end] for start, end in spans]
+
+
+def _pieces_of(text: str) -> list[str]:
+    """What spaCy takes as one piece each."""
+    pieces = text.split(" ")
+    return pieces if pieces == text.split() else _PIECES.findall(text)
+
+
+def _words_and_chunks(text: str) -> tuple[list[str], list[str]]:
+    """The text cut at all white space, and at single spaces alone. text: not empty, without white space at its ends.
+
+    The white space within a chunk never touches its border: a space there would belong to it.
+    """
+    words, chunks = text.split(), text.split(" ")
+    if chunks != words and ("\n " in text or " \n" in text or _OTHER_SPACE.search(text)):
+        chunks = _BETWEEN_CHUNKS.split(text)
+    return words, chunks
