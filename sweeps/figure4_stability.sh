@@ -16,7 +16,7 @@ plan() {
         fi
         if wanted ulmfit; then ulmfit "$seed"; fi
     done
-    report runs
+    report figure4
 }
 
 sweep "$@"
