@@ -17,7 +17,7 @@ DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
 # Some programs of Slurm lie outside the path of users.
 PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 GPU_MAJOR = 195
-PATIENCE = 120
+PATIENCE = 300
 
 
 def lacking() -> str | None:

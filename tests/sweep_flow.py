@@ -14,7 +14,7 @@ from flow import environment
 
 sys.path.insert(0, str(ROOT / "sweeps"))
 
-PATIENCE = 300
+PATIENCE = 600
 
 
 class Place:
