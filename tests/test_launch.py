@@ -264,7 +264,8 @@ def long_place(base, folder):
     return base.copy(folder, LM=LONG_LM, ROWS="freez_discr_stlr")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143),
+                                                pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)])
 def test_a_signal_stops_cleanly_and_the_next_call_goes_on(base, undisturbed, tmp_path, number, status):
     place = long_place(base, tmp_path)
     plan_ = "\n".join(place.plan("table7_clas_finetuning"))
