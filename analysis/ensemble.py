@@ -9,6 +9,7 @@ import numpy as np
 
 from ulmfit import metrics, names, predictions, records
 from ulmfit.errors import UsageError, UserError
+from ulmfit.lineage import Lineage
 from ulmfit.predictions import Predictions
 from ulmfit.records import Input
 
@@ -163,3 +164,21 @@ def ensemble(*runs: str, results_dir: str | None = None, overwrite: bool = False
         for line in table:
             run.say(line)
         run.say(result, important=True)
+
+
+def lineage(flags: dict) -> Lineage:
+    """What an average of these runs reads and writes; see `ulmfit.lineage`.
+
+    Dataset and split are read from the members' ids, as the runs need not be there yet.
+    """
+    results = Path(flags["results_dir"] or names.project_root() / "results")
+    folders = sorted((names.run_folder(results, run) if "/" not in run else Path(run) for run in flags["runs"]),
+                     key=lambda folder: folder.name)
+    if len(folders) < 2:
+        raise UsageError(f"ensemble averages two runs or more, {len(folders)} given")
+    dataset, stage, *_, last = folders[0].name.split(names.SEPARATOR)
+    record = {"dataset": dataset, "split": "val" if stage == "train_clas" else last}
+    run_id = ensemble_id([Member(folder.name, folder, record, Predictions([], [], [], np.empty((0, 0))))
+                          for folder in folders])
+    return Lineage(ensemble, run_id, dataset, {name: value for name, value in flags.items() if name != "runs"},
+                   {f"member{number}": (folder,) for number, folder in enumerate(folders, start=1)})

@@ -11,6 +11,7 @@ from typing import Iterator, NamedTuple
 
 from ulmfit import cli, files, names, records
 from ulmfit.errors import UsageError, UserError
+from ulmfit.lineage import Lineage
 
 SECONDS_BETWEEN_LINES = 5
 
@@ -62,8 +63,8 @@ def create_toks(dir_path=None, chunksize=24000, n_lbls=1, lang="en", val_seed=0,
         sp_model = subwords.find_model(sp_model)
         subwords.load(sp_model)
         inputs["sp_model"] = records.file_input(sp_model)
-    run = records.open_run(create_toks, names.run_id(folder.name, "create_toks", names.unit(bpe)), flags, inputs,
-                           artefact=folder.tokens(bpe), dataset=folder.name)
+    asked = lineage(flags)
+    run = records.open_run(create_toks, asked.run_id, flags, inputs, artefact=asked.artefact, dataset=folder.name)
     if run.reused:
         return
     with run:
@@ -214,6 +215,26 @@ def _write(run: records.Run, tokenized: Iterator[tuple], survey: Survey) -> tupl
     duplicates = {f"{later} in {earlier}": sum(mark in known[earlier] for mark in hashes[later])
                   for number, later in enumerate(splits) for earlier in splits[:number]}
     return {split: written[split] for split in splits}, duplicates
+
+
+def lineage(flags: dict) -> Lineage:
+    """What a run of these flags reads and writes; see `ulmfit.lineage`."""
+    folder = names.DataFolder(flags["dir_path"] or names.project_root() / "data" / "imdb")
+    from ulmfit import subwords
+
+    reads = {"train": (folder.csv("train"),)}
+    if flags["sp_model"] is not None:
+        reads["sp_model"] = subwords.model_places(flags["sp_model"])
+
+    def digests() -> dict[str, str]:
+        # Besides train.csv whatever there is.
+        paths = {split: folder.csv(split) for split in names.SPLITS if folder.csv(split).exists()}
+        if flags["sp_model"] is not None:
+            paths["sp_model"] = subwords.find_model(flags["sp_model"])
+        return {role: records.file_input(path).fingerprint for role, path in paths.items()}
+
+    return Lineage(create_toks, names.run_id(folder.name, "create_toks", names.unit(flags["bpe"])), folder.name, flags,
+                   reads, artefact=folder.tokens(flags["bpe"]), digests=digests)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Predicts a split with a trained classifier."""
 
 from ulmfit import cli, names, records, vocab
+from ulmfit.lineage import Lineage
 from ulmfit.names import DataFolder
 
 
@@ -21,13 +22,12 @@ def eval_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, backwa
     made_by = names.command("train_clas", dir_path=folder.path, lm_id=lm_id, clas_id=clas_id, backwards=backwards,
                             bpe=bpe, train_file_id=train_file_id, seed=seed)
     ids = vocab.check_current(folder, bpe, then=(made_by,))
-    name = names.clas_name(backwards, bpe, lm_id, clas_id, train_file_id, seed)
-    source = folder.model(name)
+    asked = lineage(flags)
+    source, = asked.reads["classifier"]
     classifier_facts = records.read_manifest(source, made_by)
     inputs = {"classifier": records.artefact_input(source, made_by),
               "ids": records.artefact_input(folder.ids(bpe), vocab.tok2id_command(folder, bpe))}
-    run_id = names.run_id(folder.name, "eval_clas", *name.split(names.SEPARATOR)[1:], split)
-    run = records.open_run(eval_clas, run_id, flags, inputs, dataset=folder.name)
+    run = records.open_run(eval_clas, asked.run_id, flags, inputs, dataset=folder.name)
     if run.reused:
         return
     with run:
@@ -42,6 +42,15 @@ def eval_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, backwa
                    confusion=confusion)
         run.say(f"{split} error {scores['error']:.2f}% of {scores['n']:,} documents: {names.portable(run.folder)}",
                 important=True)
+
+
+def lineage(flags: dict) -> Lineage:
+    """What a run of these flags reads and writes; see `ulmfit.lineage`."""
+    folder = DataFolder(flags["dir_path"] or names.project_root() / "data" / "imdb")
+    name = names.clas_name(*(flags[part] for part in ("backwards", "bpe", "lm_id", "clas_id", "train_file_id", "seed")))
+    return Lineage(eval_clas, names.run_id(folder.name, "eval_clas", *name.split(names.SEPARATOR)[1:], flags["split"]),
+                   folder.name, flags,
+                   {"classifier": (folder.model(name),), "ids": (folder.ids(flags["bpe"]),)})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from ulmfit import cli, files, hyperparameters, names, records, sources, trackin
 from ulmfit.errors import UsageError
 from ulmfit.flags import bundled
 from ulmfit.hyperparameters import Dropouts, Optimization
+from ulmfit.lineage import SIZES, Lineage, ids_and_subset, there
 from ulmfit.names import DataFolder
 from ulmfit.schedules import ScheduleFlags
 
@@ -55,19 +56,17 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
     tracking.check(track)
     folder = DataFolder(dir_path or names.project_root() / "data" / "imdb")
     ids, inputs, rows = sources.ids_of(folder, bpe, train_file_id)
-    name = names.lm_name(backwards, bpe, lm_id, train_file_id, seed)
-    artefact = folder.model(name)
+    asked = lineage(flags)
 
     text_seen = joined
     source, sizes = None, {"emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers}
     if startat:
-        start = folder.model(names.lm_name(backwards, bpe, lm_id if start_lm_id is None else start_lm_id,
-                                            train_file_id, seed))
+        start = asked.reads["start"][-1]
         made_by = names.command("finetune_lm", dir_path=folder.path,
                                 lm_id=lm_id if start_lm_id is None else start_lm_id, backwards=backwards, bpe=bpe,
                                 train_file_id=train_file_id, seed=seed)
-        if start == artefact:
-            start = _kept_start(folder, name, overwrite)
+        if start == asked.artefact:
+            start = _kept_start(folder, start.name, overwrite)
         inputs["start"] = records.artefact_input(start, made_by)
         if bpe:
             vocab.check_same_pieces(folder, ids, start)
@@ -80,8 +79,8 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
     if source is not None:
         sizes = source.sizes(sizes, typed)
 
-    run = records.open_run(finetune_lm, names.run_id(folder.name, "finetune_lm", *name.split(names.SEPARATOR)[1:]),
-                           flags, inputs, artefact=artefact, resolved=sizes, dataset=folder.name)
+    run = records.open_run(finetune_lm, asked.run_id, flags, inputs, artefact=asked.artefact, resolved=sizes,
+                           dataset=folder.name)
     if run.reused:
         return
     with run:
@@ -133,6 +132,35 @@ def _kept_start(folder: DataFolder, name: str, overwrite: bool):
         with files.replacing_folder(kept) as temporary:
             shutil.copytree(model, temporary, dirs_exist_ok=True)
     return kept if (kept / records.MANIFEST).exists() else model
+
+
+def lineage(flags: dict) -> Lineage:
+    """What a run of these flags reads and writes; see `ulmfit.lineage`."""
+    folder = DataFolder(flags["dir_path"] or names.project_root() / "data" / "imdb")
+    which = {name: flags[name] for name in ("backwards", "bpe", "train_file_id", "seed")}
+    name = names.lm_name(**which, lm_id=flags["lm_id"])
+    reads = ids_and_subset(folder, flags["bpe"], flags["train_file_id"])
+    loads = flags["startat"] or flags["preload"]
+    if flags["startat"]:
+        start = names.lm_name(**which, lm_id=flags["lm_id"] if flags["start_lm_id"] is None else flags["start_lm_id"])
+        kept = (folder.model(names.start_name(start)),) if start == name else ()
+        reads["start"] = (*kept, folder.model(start))
+    elif flags["preload"]:
+        corpus = DataFolder(flags["pretrain_path"] or names.project_root() / "data" / "wt103")
+        reads["pretrained"] = (corpus.model(names.pretrained_name(
+            flags["backwards"], flags["bpe"], flags["pretrain_id"], flags["pretrain_seed"])),)
+        if not flags["bpe"]:
+            foreign = names.foreign_files(corpus.path, flags["backwards"], flags["pretrain_id"])
+            reads["pretrained"] += tuple(weights for _, weights, _ in foreign)
+            # Weights of which the vocabulary is another file have that as an input of its own.
+            vocabulary = next((place for _, weights, places in foreign if weights.is_file() for place in places
+                               if place.is_file()), None)
+            if vocabulary is not None and not there(reads["pretrained"][0]):
+                reads["pretrained_vocab"] = (vocabulary,)
+    return Lineage(finetune_lm, names.run_id(folder.name, "finetune_lm", *name.split(names.SEPARATOR)[1:]),
+                   folder.name, flags, reads, artefact=folder.model(name),
+                   resolved={} if loads else {size: flags[size] for size in SIZES},
+                   from_weights=SIZES if loads else ())
 
 
 if __name__ == "__main__":

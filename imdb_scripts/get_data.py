@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ulmfit import cli
+from ulmfit.lineage import Lineage
 
 
 def get_data(name, dir_path=None, source=None, overwrite=False, results_dir=None, quiet=False, header="auto",
@@ -41,14 +42,14 @@ def get_data(name, dir_path=None, source=None, overwrite=False, results_dir=None
 
     if not name:
         raise UsageError("--name: a dataset has a name; see --help")
-    data = names.DataFolder(Path(dir_path).expanduser() if dir_path else names.project_root() / "data" / name)
+    asked = lineage(flags)
+    data = names.DataFolder(asked.artefact)
     origin = datasets.find_origin(name, source)
     inputs = origin.inputs()
     made_before = documents.csvs_made_before(data, overwrite)
     if name == datasets.WEIGHTS:
         datasets.check_weights_made_before(data.path, overwrite)
-    with records.open_run(get_data, names.run_id(data.name, "get_data"), flags, inputs, artefact=data.path,
-                          dataset=data.name) as run:
+    with records.open_run(get_data, asked.run_id, flags, inputs, artefact=asked.artefact, dataset=data.name) as run:
         if run.reused:
             return
         if name == datasets.WEIGHTS:
@@ -64,6 +65,20 @@ def get_data(name, dir_path=None, source=None, overwrite=False, results_dir=None
             facts = documents.write_csvs(layout.documents(reading), data, made_before)
         run.finish(splits=facts, source_kind=type(layout).__name__, downloaded=downloaded)
         run.say(f"{names.portable(data.path)}: {documents.summary(facts)}", important=True)
+
+
+def lineage(flags: dict) -> Lineage:
+    """What a run of these flags reads and writes; see `ulmfit.lineage`."""
+    from ulmfit import datasets, fetch, names
+
+    name, path = flags["name"], flags["dir_path"]
+    data = names.DataFolder(Path(path).expanduser() if path else names.project_root() / "data" / name)
+    origin = datasets.find_origin(name, flags["source"])
+    writes = (data.csv("train"),)
+    if name == datasets.WEIGHTS:
+        writes = tuple(data.path / fetch.file_name(url) for url in origin.urls)
+    return Lineage(get_data, names.run_id(data.name, "get_data"), data.name, flags, artefact=data.path, writes=writes,
+                   digests=lambda: {role: given.fingerprint for role, given in origin.inputs().items()})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from ulmfit import cli
+from ulmfit.lineage import Lineage
 
 SECONDS_BETWEEN_LINES = 10
 
@@ -36,12 +37,13 @@ def prepare_wiki(dump, lang="en", dir_path=None, max_tokens=100_000_000, val_art
     path = Path(dump).expanduser()
     if not path.is_file():
         raise UserError(f"--dump: there is no file {dump}; get one at https://dumps.wikimedia.org")
-    data = names.DataFolder(Path(dir_path).expanduser() if dir_path else names.project_root() / "data" / f"wiki_{lang}")
+    asked = lineage(flags)
+    data = names.DataFolder(asked.artefact)
     with archives.opened(path) as file:
         wikipedia.check_language(file, lang, path.name)
     made_before = documents.csvs_made_before(data, overwrite)
-    with records.open_run(prepare_wiki, names.run_id(data.name, "prepare_wiki"), flags,
-                          {"dump": records.file_input(path)}, artefact=data.path, dataset=data.name) as run:
+    with records.open_run(prepare_wiki, asked.run_id, flags, {"dump": records.file_input(path)},
+                          artefact=asked.artefact, dataset=data.name) as run:
         if run.reused:
             return
         tally = wikipedia.Tally()
@@ -63,6 +65,16 @@ def prepare_wiki(dump, lang="en", dir_path=None, max_tokens=100_000_000, val_art
         run.say(f"pages: {', '.join(f'{count:,} {reason}' for reason, count in tally.pages.most_common())}")
         run.say(f"{names.portable(data.path)}: {documents.summary(facts)}, "
                 f"{sum(tally.words.values()):,} words", important=True)
+
+
+def lineage(flags: dict) -> Lineage:
+    """What a run of these flags reads and writes; see `ulmfit.lineage`."""
+    from ulmfit import names
+
+    path, lang = flags["dir_path"], flags["lang"]
+    data = names.DataFolder(Path(path).expanduser() if path else names.project_root() / "data" / f"wiki_{lang}")
+    return Lineage(prepare_wiki, names.run_id(data.name, "prepare_wiki"), data.name, flags,
+                   {"dump": (Path(flags["dump"]).expanduser(),)}, artefact=data.path, writes=(data.csv("train"),))
 
 
 if __name__ == "__main__":

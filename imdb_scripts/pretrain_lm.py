@@ -3,6 +3,7 @@
 from ulmfit import cli, hyperparameters, names, records, tracking, vocab
 from ulmfit.flags import bundled
 from ulmfit.hyperparameters import Dropouts, Optimization
+from ulmfit.lineage import Lineage
 from ulmfit.names import DataFolder
 from ulmfit.schedules import ScheduleFlags
 
@@ -32,9 +33,8 @@ def pretrain_lm(dir_path=None, cuda_id=None, cl=1, bs=64, backwards=False, lr=3e
     folder = DataFolder(dir_path or names.project_root() / "data" / "wt103")
     ids = vocab.check_current(folder, bpe)
     inputs = {"ids": records.artefact_input(folder.ids(bpe), vocab.tok2id_command(folder, bpe))}
-    name = names.pretrained_name(backwards, bpe, pretrain_id or folder.name, seed)
-    run = records.open_run(pretrain_lm, names.run_id(folder.name, "pretrain_lm", *name.split(names.SEPARATOR)[1:]),
-                           flags, inputs, artefact=folder.model(name), dataset=folder.name)
+    asked = lineage(flags)
+    run = records.open_run(pretrain_lm, asked.run_id, flags, inputs, artefact=asked.artefact, dataset=folder.name)
     if run.reused:
         return
     with run:
@@ -60,6 +60,14 @@ def pretrain_lm(dir_path=None, cuda_id=None, cl=1, bs=64, backwards=False, lr=3e
         training.discard_checkpoint(run.artefact)
         run.say(f"perplexity {last['perplexity']:.2f}, accuracy {last['accuracy']:.4f}: "
                 f"{names.portable(run.folder)}", important=True)
+
+
+def lineage(flags: dict) -> Lineage:
+    """What a run of these flags reads and writes; see `ulmfit.lineage`."""
+    folder = DataFolder(flags["dir_path"] or names.project_root() / "data" / "wt103")
+    name = names.pretrained_name(flags["backwards"], flags["bpe"], flags["pretrain_id"] or folder.name, flags["seed"])
+    return Lineage(pretrain_lm, names.run_id(folder.name, "pretrain_lm", *name.split(names.SEPARATOR)[1:]),
+                   folder.name, flags, {"ids": (folder.ids(flags["bpe"]),)}, artefact=folder.model(name))
 
 
 if __name__ == "__main__":

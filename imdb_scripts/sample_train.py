@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ulmfit import cli, files, names, records, subsets, vocab
 from ulmfit.errors import UserError
+from ulmfit.lineage import Lineage
 from ulmfit.names import DataFolder
 
 
@@ -29,13 +30,12 @@ def sample_train(dir_path=None, n=100, seed=0, train_file_id="", results_dir=Non
     documents = vocab.load_ids(folder.ids(bpe), "train")
     rows = subsets.sample(documents, ids["classes"], n, seed)
     text = "".join(f"{row}\n" for row in rows)
-    path = folder.subset(train_file_id)
-    results = results_dir or names.project_root() / "results"
-    run_id = names.run_id(folder.name, "sample_train", train_file_id)
+    asked = lineage(flags)
+    path, = asked.writes
     # A run of this name is compared by its record, which can say what differs.
-    if not overwrite and not (names.run_folder(results, run_id) / "run.json").exists():
+    if not overwrite and not (asked.folder / "run.json").exists():
         _check_free(path, text)
-    run = records.open_run(sample_train, run_id, flags,
+    run = records.open_run(sample_train, asked.run_id, flags,
                            {"labels": subsets.labels_input(documents, ids["classes"], ids["run"])},
                            dataset=folder.name)
     with run:
@@ -54,6 +54,21 @@ def sample_train(dir_path=None, n=100, seed=0, train_file_id="", results_dir=Non
         each = " or ".join(f"{count:,}" for count in sorted(set(counts.values())))
         run.say(f"{names.shown(path)}: {n:,} of {len(documents):,} training documents, {each} of each of the "
                 f"{len(counts)} classes", important=True)
+
+
+def lineage(flags: dict) -> Lineage:
+    """What a run of these flags reads and writes; see `ulmfit.lineage`."""
+    folder = DataFolder(flags["dir_path"] or names.project_root() / "data" / "imdb")
+    train_file_id = names.sample_name(flags["n"], flags["seed"], flags["train_file_id"])
+
+    def labels() -> dict[str, str]:
+        ids, bpe = vocab.of_either_unit(folder)
+        documents = vocab.load_ids(folder.ids(bpe), "train")
+        return {"labels": subsets.labels_input(documents, ids["classes"], ids["run"]).fingerprint}
+
+    return Lineage(sample_train, names.run_id(folder.name, "sample_train", train_file_id), folder.name, flags,
+                   {"labels": (folder.ids(), folder.ids(bpe=True))}, writes=(folder.subset(train_file_id),),
+                   digests=labels)
 
 
 def _check_free(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ulmfit import cli, files, names, records
 from ulmfit.errors import UsageError
+from ulmfit.lineage import Lineage
 
 
 def tok2id(dir_path=None, max_vocab=30000, min_freq=1, bpe=False, results_dir=None, overwrite=False, quiet=False):
@@ -38,8 +39,8 @@ def tok2id(dir_path=None, max_vocab=30000, min_freq=1, bpe=False, results_dir=No
     inputs = {"tokens": records.artefact_input(tokens, made_by)}
     parent = records.read_manifest(tokens, made_by)
     vocabulary.check_sources(folder, parent["sources"], bpe)
-    run = records.open_run(tok2id, names.run_id(folder.name, "tok2id", names.unit(bpe)), flags, inputs,
-                           artefact=folder.ids(bpe), dataset=folder.name)
+    asked = lineage(flags)
+    run = records.open_run(tok2id, asked.run_id, flags, inputs, artefact=asked.artefact, dataset=folder.name)
     if run.reused:
         return
     with run:
@@ -91,6 +92,13 @@ def _pieces(run: records.Run, tokens: Path, parent: dict) -> tuple[list[str], di
     words = subwords.vocabulary(model)
     run.say(f"vocabulary of {len(words):,}, the special tokens included, of {names.portable(model)}")
     return words, {"bpe": True, "sp_model_sha256": parent["sp_model_sha256"]}
+
+
+def lineage(flags: dict) -> Lineage:
+    """What a run of these flags reads and writes; see `ulmfit.lineage`."""
+    folder, bpe = names.DataFolder(flags["dir_path"] or names.project_root() / "data" / "imdb"), flags["bpe"]
+    return Lineage(tok2id, names.run_id(folder.name, "tok2id", names.unit(bpe)), folder.name, flags,
+                   {"tokens": (folder.tokens(bpe),)}, artefact=folder.ids(bpe))
 
 
 if __name__ == "__main__":

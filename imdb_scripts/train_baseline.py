@@ -1,6 +1,7 @@
 """Trains a linear baseline over n-grams: tf-idf with logistic regression, or NB-SVM."""
 
 from ulmfit import cli, names, records, subsets, vocab
+from ulmfit.lineage import Lineage
 from ulmfit.names import DataFolder
 
 NGRAMS = {"tfidf": 2, "nbsvm": 3}
@@ -21,8 +22,8 @@ def train_baseline(dir_path=None, model="tfidf", train_file_id="", split="val", 
     order in which it visits the documents, and changes hardly a digit. Expect seconds for TREC-6.
     """
     flags = dict(locals())
-    ngrams = NGRAMS[model] if ngrams is None else ngrams
-    name = names.baseline_name(model, ngrams, train_file_id, seed)
+    asked = lineage(flags)
+    ngrams = asked.resolved["ngrams"]
     folder = DataFolder(dir_path or names.project_root() / "data" / "imdb")
     ids = vocab.check_current(folder)
     # The ids serve for labels and documents' ids, which are the tokens' own: another vocabulary is the same baseline.
@@ -34,9 +35,7 @@ def train_baseline(dir_path=None, model="tfidf", train_file_id="", split="val", 
         rows = vocab.read_subset(source, train)
     documents = vocab.load_ids(folder.ids(), split)
     subsets.check_every_class(train.labels if rows is None else train.labels[rows], ids["classes"], source)
-    run = records.open_run(train_baseline, names.run_id(folder.name, "train_baseline",
-                                                        *name.split(names.SEPARATOR)[1:], split),
-                           flags, inputs, resolved={"ngrams": ngrams}, dataset=folder.name)
+    run = records.open_run(train_baseline, asked.run_id, flags, inputs, resolved=asked.resolved, dataset=folder.name)
     if run.reused:
         return
     with run:
@@ -52,6 +51,19 @@ def train_baseline(dir_path=None, model="tfidf", train_file_id="", split="val", 
                    confusion=metrics.confusion(documents.labels, probabilities).tolist())
         run.say(f"{split} error {scores['error']:.2f}% of {scores['n']:,} documents, C {trained.c:g}: "
                 f"{names.portable(run.folder)}", important=True)
+
+
+def lineage(flags: dict) -> Lineage:
+    """What a run of these flags reads and writes; see `ulmfit.lineage`."""
+    folder = DataFolder(flags["dir_path"] or names.project_root() / "data" / "imdb")
+    ngrams = NGRAMS[flags["model"]] if flags["ngrams"] is None else flags["ngrams"]
+    name = names.baseline_name(flags["model"], ngrams, flags["train_file_id"], flags["seed"])
+    reads = {"tokens": (folder.tokens(),)}
+    if flags["train_file_id"]:
+        reads["subset"] = (folder.subset(flags["train_file_id"]),)
+    return Lineage(train_baseline, names.run_id(folder.name, "train_baseline", *name.split(names.SEPARATOR)[1:],
+                                                flags["split"]),
+                   folder.name, flags, reads, also=(folder.ids(),), resolved={"ngrams": ngrams})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from ulmfit import cli, hyperparameters, names, phases, records, sources, tracki
 from ulmfit.errors import UsageError
 from ulmfit.flags import bundled
 from ulmfit.hyperparameters import ClassifierLoss, Dropouts, Optimization
+from ulmfit.lineage import SIZES, Lineage, ids_and_subset
 from ulmfit.names import DataFolder
 from ulmfit.schedules import ScheduleFlags
 
@@ -50,12 +51,11 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
                       "seed": seed if lm_seed is None else lm_seed}
     ids, inputs, rows = sources.ids_of(folder, bpe, train_file_id,
                                        then=() if from_scratch else (sources.tune_command(folder, **language_model),))
-    name = names.clas_name(backwards, bpe, lm_id, clas_id, train_file_id, seed)
+    asked = lineage(flags)
 
     source, sizes = None, {"emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers}
     if startat == 1:
-        start = folder.model(names.intermediate_name(names.clas_name(
-            backwards, bpe, lm_id, clas_id if start_clas_id is None else start_clas_id, train_file_id, seed)))
+        start, = asked.reads["intermediate"]
         made_by = names.command("train_clas", dir_path=folder.path, lm_id=lm_id,
                                 clas_id=clas_id if start_clas_id is None else start_clas_id, backwards=backwards,
                                 bpe=bpe, train_file_id=train_file_id, seed=seed)
@@ -67,9 +67,8 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
     if source is not None:
         sizes = source.sizes(sizes, typed)
 
-    run = records.open_run(train_clas, names.run_id(folder.name, "train_clas", *name.split(names.SEPARATOR)[1:]),
-                           flags, inputs, artefact=folder.model(name), resolved={**sizes, "max_len": max_len},
-                           dataset=folder.name)
+    run = records.open_run(train_clas, asked.run_id, flags, inputs, artefact=asked.artefact,
+                           resolved={**sizes, **asked.resolved}, dataset=folder.name)
     if run.reused:
         return
     with run:
@@ -96,12 +95,38 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
             patience=patience)
         job = classifier.job(run, model, plan, folder, facts, rows=rows, bs=bs, seed=seed, device=device,
                              optimization=bundled(Optimization, flags), loss=bundled(ClassifierLoss, flags),
-                             intermediate=folder.model(names.intermediate_name(name)))
+                             intermediate=next(iter(asked.writes), None))
         best, final, digest = classifier.train(job, folder, facts)
         run.finish({"best": best, "last": final}, **facts, split="val", weights_sha256=digest)
         training.discard_checkpoint(run.artefact)
         run.say(f"val error {final['error']:.2f}% (best epoch {best['error']:.2f}%): {names.portable(run.folder)}",
                 important=True)
+
+
+def lineage(flags: dict) -> Lineage:
+    """What a run of these flags reads and writes; see `ulmfit.lineage`."""
+    folder = DataFolder(flags["dir_path"] or names.project_root() / "data" / "imdb")
+    which = {name: flags[name] for name in ("backwards", "bpe", "train_file_id", "seed")}
+    name = names.clas_name(**which, lm_id=flags["lm_id"], clas_id=flags["clas_id"])
+    reads = ids_and_subset(folder, flags["bpe"], flags["train_file_id"])
+    if flags["startat"] == 1:
+        start = flags["clas_id"] if flags["start_clas_id"] is None else flags["start_clas_id"]
+        reads["intermediate"] = (folder.model(names.intermediate_name(
+            names.clas_name(**which, lm_id=flags["lm_id"], clas_id=start))),)
+    elif not flags["from_scratch"]:
+        reads["language_model"] = (folder.model(names.lm_name(
+            flags["backwards"], flags["bpe"], flags["lm_id"], flags["lm_train_file_id"],
+            flags["seed"] if flags["lm_seed"] is None else flags["lm_seed"])),)
+    loads = not flags["from_scratch"]
+    # Kept by the gradual steps alone.
+    gradual = flags["startat"] == 0 and not (flags["last"] or flags["chain_thaw"] or flags["from_scratch"])
+    return Lineage(train_clas, names.run_id(folder.name, "train_clas", *name.split(names.SEPARATOR)[1:]), folder.name,
+                   {**flags, "lin_ftrs": hyperparameters.as_flag(hyperparameters.hidden_layers(flags["lin_ftrs"]))},
+                   reads, artefact=folder.model(name),
+                   writes=(folder.model(names.intermediate_name(name)),) if gradual else (),
+                   resolved={"max_len": 20 * flags["bptt"] if flags["max_len"] is None else flags["max_len"],
+                             **({} if loads else {size: flags[size] for size in SIZES})},
+                   from_weights=SIZES if loads else ())
 
 
 if __name__ == "__main__":

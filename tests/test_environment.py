@@ -67,9 +67,9 @@ def imports(folder):
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_used():
-    own = {"ulmfit", "analysis", *(path.stem for folder in ("imdb_scripts", "tests") for path in
-                                   (ROOT / folder).glob("*.py"))}
-    used = imports(ROOT / "imdb_scripts") | imports(ROOT / "analysis") | imports(ROOT / "tests")
+    folders = [ROOT / name for name in ("imdb_scripts", "analysis", "sweeps", "tests")]
+    own = {"ulmfit", "analysis", "launching", *(path.stem for folder in folders for path in folder.glob("*.py"))}
+    used = set().union(*map(imports, folders))
     declared = {IMPORT_NAMES.get(name, name) for name in pyproject_requirements()}
     assert used - declared - own - set(sys.stdlib_module_names) == set()
     assert declared - used == set()

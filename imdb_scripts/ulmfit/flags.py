@@ -212,6 +212,15 @@ FLAGS: dict[str, Flag] = {
     "trained_classifier_filename": Flag("path", NAMES, "its weights: clas_1.h5 of 2018 or weights.safetensors",
                                         result=False),
     "num_classes": Flag("int", NAMES, "number of classes it must have", low=2, result=False),
+    # sweeps
+    "plan_file": Flag("path", DATA, "file of commands, one a line; -: standard input", result=False),
+    "gpus": Flag("text", RUN, "GPUs to run on, as '0 1', or none; without it, every visible one", result=False),
+    "slots": Flag("int", RUN, "commands at once on the CPU; without it, cores / threads", low=1, result=False),
+    "backend": Flag("choice", RUN, "where the plan runs", choices=("local", "slurm"), result=False),
+    "slurm_file": Flag("path", RUN, "options of sbatch, an ini file with sections all, gpu and cpu; without it, "
+                                    "sweeps/slurm.ini", result=False),
+    "dry_run": Flag("bool", RUN, "show what would be run, and about how long it takes", result=False),
+    "retry_failed": Flag("bool", RUN, "run again what has failed", result=False),
 }
 
 # Where a flag is another in one stage than in the rest.
@@ -239,6 +248,8 @@ OF_STAGE: dict[str, dict[str, Flag]] = {
         "header": Flag("choice", DATA, "whether the csv's first row holds the columns' names; auto: when --column is "
                                        "one", choices=("auto", "yes", "no"), result=False),
         "overwrite": Flag("bool", RUN, "replace the file of --output, which may be that of --csv", result=False)},
+    "launch": {
+        "status": Flag("bool", RUN, "show how the runs of the plan stand", result=False)},
     "prepare_wiki": {
         "lang": Flag("id", DATA, "language of the Wikipedia, as the dump names it: en, de, zh, simple")},
     "generate": {

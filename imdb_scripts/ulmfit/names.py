@@ -9,6 +9,7 @@
     data/imdb/models/lm--fwd--word--ID--all--s0/              a language model's weights and checkpoint
     data/imdb/models/clas--fwd--word--ID--all--s0/            a classifier's
     results/runs/imdb--train_clas--fwd--word--ID--all--s0/    a run's record
+    results/launch/logs/ claims/ slots/                       what sweeps/launch.py keeps: output of runs, locks
     results/tracking/imdb--train_clas--.../  mlflow.db        what --track leaves on this machine
 
 A name is its fields joined by `--`, which no field may contain, so that two runs that differ in direction, unit,
@@ -191,6 +192,21 @@ def run_id(dataset: str, stage: str, *fields: str) -> str:
 
 def run_folder(results_dir: Path | str, run: str) -> Path:
     return Path(results_dir) / "runs" / run
+
+
+def launch_log(results_dir: Path, run: str) -> Path:
+    """Where sweeps/launch.py keeps what a run printed."""
+    return results_dir / "launch" / "logs" / f"{run}.log"
+
+
+def launch_slot(results_dir: Path, host: str, slot: str) -> Path:
+    """The file that a launch locks for as long as it uses a GPU, or one of the groups of CPU cores, of a host."""
+    return results_dir / "launch" / "slots" / f"{host}-{slot}"
+
+
+def launch_claim(results_dir: Path, run: str) -> Path:
+    """The file that a launch locks for as long as a run of its lives."""
+    return results_dir / "launch" / "claims" / run
 
 
 def tracking_folder(run_folder: Path) -> Path:

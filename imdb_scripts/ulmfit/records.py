@@ -306,7 +306,7 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     beside = artefact / MANIFEST if artefact is not None else None
     made = files.read_json(beside) if beside is not None and beside.exists() else None
     complete = artefact is None or (made is not None and made["fingerprint"] == mark)
-    replaced = overwrite or (old is not None and old["fingerprint"] != mark and _left_nothing(old, folder, artefact))
+    replaced = overwrite or (old is not None and old["fingerprint"] != mark and left_nothing(old, folder, artefact))
 
     if not replaced:
         if old is not None and old["fingerprint"] == mark and old["status"] == "finished" and complete:
@@ -317,7 +317,7 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
         for known, place in ((old, folder), (made, artefact)):
             if known is not None and known["fingerprint"] != mark:
                 locks[0].close()
-                raise UserError(_refusal(stage, run_id, place, known, config, inputs))
+                raise UserError(refusal(stage, run_id, place, known, config, inputs))
 
     precision = flags.get("precision", "auto")
     if flags.get("cuda_id") not in (None, -1) or precision not in ("auto", "full"):
@@ -364,7 +364,7 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     return run
 
 
-def _left_nothing(old: dict, folder: Path, artefact: Path | None) -> bool:
+def left_nothing(old: dict, folder: Path, artefact: Path | None) -> bool:
     """Whether a run failed so early that nothing is lost with it: no epoch, no result, no checkpoint."""
     if old["status"] != "failed" or old["metrics"]:
         return False
@@ -388,7 +388,7 @@ def _locked(folder: Path, run_id: str) -> IO:
     return lock
 
 
-def _refusal(stage: Callable, run_id: str, place: Path, known: dict, config: dict, inputs: dict[str, Input]) -> str:
+def refusal(stage: Callable, run_id: str, place: Path, known: dict, config: dict, inputs: dict[str, Input]) -> str:
     """One line: what is different about the run that has this name."""
     where = f"{run_id} exists in {names.shown(place)}"
     if known["stage_version"] != STAGE_VERSIONS[known["stage"]]:

@@ -143,6 +143,20 @@ def train(counts: Counter, *, sp_type: str, sp_vocab: int, lang: str) -> bytes:
 
 # -- using a model -----------------------------------------------------------------------------------------------------
 
+def _folders(path: Path) -> tuple[Path, ...]:
+    """Where --sp_model=FOLDER looks first."""
+    folder = DataFolder(path)
+    return (path, folder.tokens(bpe=True), folder.ids(bpe=True))
+
+
+def model_places(path: Path | str) -> tuple[Path, ...]:
+    """Every place in which `find_model` may find one: files, and the folders of tokens and ids that hold one."""
+    path = Path(path)
+    if path.is_file():
+        return (path,)
+    return (path / SENTENCEPIECE, *_folders(path)[1:], *sorted(path.glob("models/pretrained--*--bpe--*")))
+
+
 def find_model(path: Path) -> Path:
     """The sentencepiece model that --sp_model names: a file, or a folder that holds one.
 
@@ -152,8 +166,7 @@ def find_model(path: Path) -> Path:
     path = Path(path)
     if path.is_file():
         return path
-    folder = DataFolder(path)
-    for place in (path, folder.tokens(bpe=True), folder.ids(bpe=True)):
+    for place in _folders(path):
         if (place / SENTENCEPIECE).is_file():
             return place / SENTENCEPIECE
     brought = sorted(path.glob(f"models/pretrained--*--bpe--*/{SENTENCEPIECE}"))

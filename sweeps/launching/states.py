@@ -1,0 +1,180 @@
+"""How each run of a plan stands, read from its record: the one truth that launch, its next call and a cluster share."""
+
+import socket
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import IO, Callable, Iterable
+
+from ulmfit import files, names, records
+from ulmfit.errors import UserError
+from ulmfit.lineage import Lineage
+
+from . import locks
+from .plan import Step
+
+
+class Kind(Enum):
+    """The states, in the words that are shown."""
+
+    DONE = "done"
+    GONE = "done, files gone"  # finished by its record, but what it made beside it is no longer there
+    MISSING = "to run"
+    STOPPED = "to resume"
+    RUNNING = "running"
+    QUEUED = "queued"
+    FAILED = "failed"
+    REFUSED = "refused"
+    BLOCKED = "blocked"
+
+
+@dataclass(frozen=True)
+class State:
+    """kind: see `Kind`. why: the reason or the place, for a person."""
+
+    kind: Kind
+    why: str = ""
+
+    @property
+    def finished(self) -> bool:
+        return self.kind in (Kind.DONE, Kind.GONE)
+
+
+Alive = Callable[[Lineage, dict | None], State | None]
+
+
+# -- one run ---------------------------------------------------------------------------------------------------------
+
+def judge(run: Lineage, alive: Alive, gone: dict[Path, dict] | None = None) -> State:
+    """How a run stands.
+
+    alive: gives RUNNING or QUEUED with its place when the run is being made somewhere; gets the run and its record.
+    gone: records of finished runs by the places whose content is gone, which its own record may still vouch for.
+    """
+    try:
+        record = records.read_run(run.folder) if (run.folder / "run.json").exists() else None
+        living = alive(run, record)
+        if living is not None:
+            return living
+        return State(Kind.MISSING) if record is None else _recorded(run, record, gone or {})
+    except UserError as error:
+        return State(Kind.REFUSED, str(error))
+
+
+def _recorded(run: Lineage, record: dict, gone: dict[Path, dict]) -> State:
+    inputs = _inputs(run, record, gone)
+    if inputs is not None and run.fingerprint(record, inputs) == record["fingerprint"]:
+        match record["status"]:
+            case "finished":
+                return State(Kind.DONE if _complete(run, record) else Kind.GONE)
+            case "failed":
+                return State(Kind.FAILED, record["error"] or "")
+            case "running":
+                return State(Kind.STOPPED, "its process died without a word" + _progress(record))
+        return State(Kind.STOPPED, record["status"] + _progress(record))
+    if records.left_nothing(record, run.folder, run.artefact):
+        return State(Kind.MISSING)
+    same_flags = (record["config"] == run.config(record)
+                  and record["stage_version"] == records.STAGE_VERSIONS[record["stage"]])
+    if inputs is None and same_flags:
+        return State(Kind.MISSING, "" if record["status"] != "finished" else "reused if its inputs come out the same")
+    return State(Kind.REFUSED, records.refusal(run.stage, run.run_id, run.folder, record, run.config(record),
+                                               inputs or {}))
+
+
+def _inputs(run: Lineage, record: dict, gone: dict[Path, dict]) -> dict[str, records.Input] | None:
+    """The inputs as they are, or, where what a finished run made is gone, as the record says; None: not there yet."""
+    missing = run.missing()
+    if not missing:
+        return run.inputs()
+    said = {role: records.Input(given["path"], given["fingerprint"], given["run"])
+            for role, given in record["inputs"].items()}
+    for role, places in missing.items():
+        maker = next((gone[place.resolve()] for place in places if place.resolve() in gone), None)
+        if maker is None or role not in said:
+            return None
+        if said[role].run == maker["id"] and not said[role].fingerprint.startswith(maker["fingerprint"]):
+            return None
+    return said
+
+
+def _complete(run: Lineage, record: dict) -> bool:
+    """Whether what a finished run made beside its record is there."""
+    if run.artefact is None:
+        return all(place.exists() for place in run.writes)
+    manifest = run.artefact / records.MANIFEST
+    return manifest.exists() and files.read_json(manifest)["fingerprint"] == record["fingerprint"]
+
+
+def _progress(record: dict) -> str:
+    progress = record.get("progress")
+    return f" after epoch {progress['epochs']} of {progress['of']}" if progress else ""
+
+
+# -- is it being made now? -------------------------------------------------------------------------------------------
+
+def claim(run: Lineage) -> IO | None:
+    """Locks a run for a launch; None when another one has it."""
+    return locks.acquire(names.launch_claim(_results(run), run.run_id))
+
+
+def made_elsewhere(run: Lineage) -> bool:
+    """Whether a process that no launch started makes the run; to be asked by who has claimed it.
+
+    Otherwise the question could get in the way of a run that is just starting.
+    """
+    return locks.is_taken(run.folder / ".lock")
+
+
+def alive_here(run: Lineage, record: dict | None) -> State | None:
+    """RUNNING when a launch has claimed the run, or when its record's process lives on this machine."""
+    if locks.is_taken(names.launch_claim(_results(run), run.run_id)):
+        return State(Kind.RUNNING, _progress(record).strip() if record else "")
+    if record is None or record["status"] != "running":
+        return None
+    session = record["sessions"][-1]
+    if session["host"] != socket.gethostname() or not Path(f"/proc/{session['pid']}").exists():
+        return None
+    return State(Kind.RUNNING, f"process {session['pid']}{_progress(record)}") if made_elsewhere(run) else None
+
+
+def _results(run: Lineage) -> Path:
+    return run.folder.parents[1]
+
+
+# -- the whole plan --------------------------------------------------------------------------------------------------
+
+def survey(steps: Iterable[Step], alive: Alive = alive_here, retry_failed: bool = False) -> dict[Step, State]:
+    """How every run of a plan stands and what a launch would do about it; steps that leave no record are left out.
+
+    A finished run whose files are gone is made again only where a run that is still to be made reads them. What needs
+    a failed or refused run is BLOCKED by it.
+    """
+    found: dict[Step, State] = {}
+    gone: dict[Path, dict] = {}
+    runs = [step for step in steps if step.run]
+    for step in runs:
+        state = judge(step.run, alive, gone)
+        if state.kind is Kind.FAILED and retry_failed:
+            state = State(Kind.MISSING, "failed before")
+        if state.kind is Kind.GONE:
+            gone |= dict.fromkeys((place.resolve() for place in step.run.outputs()), records.read_run(step.run.folder))
+        found[step] = state
+    wanted: set[Step] = set()
+    for step in reversed(runs):
+        if found[step].kind is Kind.GONE and step in wanted:
+            found[step] = State(Kind.MISSING, "finished, but its files are gone")
+        if not found[step].finished:
+            wanted |= set(step.needs)
+    for step in runs:
+        if found[step].kind in (Kind.MISSING, Kind.STOPPED):
+            bad = next((need for need in step.needs
+                        if found[need].kind in (Kind.FAILED, Kind.REFUSED, Kind.BLOCKED)), None)
+            if bad is not None:
+                found[step] = State(Kind.BLOCKED, blocked_by(bad, found[bad]))
+    return found
+
+
+def blocked_by(need: Step, state: State) -> str:
+    """Why what needs a step cannot run; the first cause, however far up."""
+    return state.why if state.kind is Kind.BLOCKED else f"{need.name} {state.kind.value}"

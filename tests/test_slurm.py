@@ -1,0 +1,199 @@
+"""launch on a Slurm cluster, a real one of this machine."""
+
+import signal
+import subprocess
+import sys
+
+import cluster
+import pytest
+from conftest import ROOT
+from sweep_flow import Place, essence, table
+from ulmfit.errors import UserError
+
+from launching import slurm
+
+ROWS = {"ROWS": "last freez_discr_stlr"}
+LM = "smoke--finetune_lm--fwd--word--smoke--all--s0"
+CLAS = "smoke--train_clas--fwd--word--smoke--all--s0"
+LAST = "smoke--train_clas--fwd--word--smoke-last--all--s0"
+SWEEP = "table7_clas_finetuning"
+
+needs_slurm = pytest.mark.skipif(cluster.lacking() is not None, reason=str(cluster.lacking()))
+
+
+# -- without a cluster -------------------------------------------------------------------------------------------------
+
+def test_the_options_of_a_users_file(tmp_path):
+    file = tmp_path / "slurm.ini"
+    file.write_text("[all]\naccount = nlp\nexclusive\n[gpu]\npartition = a100\ngres = gpu:1\n[cpu]\ntime = 1:00:00\n")
+    both = ["--account=nlp", "--exclusive"]
+    assert slurm.read_options(str(file)) == {"gpu": [*both, "--partition=a100", "--gres=gpu:1"],
+                                             "cpu": [*both, "--time=1:00:00"]}
+    for text, said in (("[gpus]\na=b\n", r"\[gpus\] is no section; there are \[all\], \[gpu\], \[cpu\]"),
+                       ("[all]\ndependency = afterok:1\n", "dependency is set by launch itself"),
+                       ("[all]\n-p = x\n", "-p is set by launch itself or no long option"),
+                       ("partition = x\n", "File contains no section headers")):
+        file.write_text(text)
+        with pytest.raises(UserError, match=said):
+            slurm.read_options(str(file))
+    with pytest.raises(UserError, match="there is no file"):
+        slurm.read_options(str(tmp_path / "none"))
+
+
+def test_without_slurm_one_line_says_so(tmp_path):
+    place = Place(tmp_path)
+    line = place.command("get_data", name="bbc").replace("--name=", "")
+    done = subprocess.run([sys.executable, "sweeps/launch.py", "--backend=slurm"], cwd=ROOT, input=line,
+                          text=True, capture_output=True, env={**place.environment(), "PATH": "/nowhere"})
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == ("launch: error: squeue is not on this machine; BACKEND=slurm needs a host that submits to a "
+                           "cluster\n")
+
+
+# -- with one ----------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def slurm_cluster(tmp_path_factory):
+    with cluster.Cluster(tmp_path_factory.mktemp("cluster")) as running:
+        (running.folder / "slurm.ini").write_text("[all]\ntime = 10\n[gpu]\ngres = gpu:1\n")
+        yield running
+
+
+def on_cluster(running, place, name=SWEEP, *flags, **variables):
+    where = {"SLURM_CONF": running.environment["SLURM_CONF"], "BACKEND": "slurm",
+             "PATH": f"{place.environment()['PATH']}:{cluster.PATH}", "SLURM_FILE": str(running.folder / "slurm.ini")}
+    return place.sweep(name, *flags, **{**where, **variables})
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The smoke corpus up to the pretrained language model, made on this machine."""
+    place = Place(tmp_path_factory.mktemp("base"), **ROWS)
+    commands = [line for line in place.plan(SWEEP) if not any(
+        stage in line for stage in ("finetune_lm", "train_clas", "analysis"))]
+    done = place.launch("\n".join(commands))
+    assert done.returncode == 0, done.stdout
+    return place
+
+
+@pytest.fixture(scope="module")
+def local(base, tmp_path_factory):
+    place = base.copy(tmp_path_factory.mktemp("local"), LM="--cl=40 --bs=4 --bptt=20")
+    done = place.sweep(SWEEP)
+    assert done.returncode == 0, done.stdout
+    return place
+
+
+def jobs_of(output):
+    """The numbers of the jobs submitted, by run."""
+    return {line.split(": ")[1].split(",")[0]: line.split(": ")[0].removeprefix("job ") for line in output.splitlines()
+            if line.startswith("job ")}
+
+
+@needs_slurm
+def test_a_plan_on_the_cluster_gives_the_records_of_this_machine(slurm_cluster, base, local, tmp_path):
+    place = base.copy(tmp_path, LM="--cl=40 --bs=4 --bptt=20")
+    done = on_cluster(slurm_cluster, place)
+    assert done.returncode == 0, done.stdout
+    jobs = jobs_of(done.stdout)
+    assert list(jobs) == [LM, LAST, CLAS, "analysis runs"] and "3 jobs submitted" in done.stdout
+    shown = slurm_cluster.run("scontrol", "show", "job", jobs[CLAS]).stdout
+    assert f"Dependency=afterok:{jobs[LM]}" in shown and "Requeue=1" in shown and "gres:gpu:1" in shown.replace(
+        "gres/gpu", "gres:gpu")
+    # Called again while they wait and run, it submits nothing.
+    again = on_cluster(slurm_cluster, place)
+    assert again.returncode == 0 and jobs_of(again.stdout) == {} and "0 jobs submitted" in again.stdout
+    status = table(on_cluster(slurm_cluster, place, SWEEP, "--status").stdout)
+    assert status[LM] in ("queued", "running") and status[CLAS] == "queued"
+    slurm_cluster.wait_until_empty()
+    assert essence(place) == essence(local)
+    # A finished sweep submits nothing and makes its table at once.
+    last = on_cluster(slurm_cluster, place)
+    assert last.returncode == 0 and jobs_of(last.stdout) == {} and CLAS in last.stdout, last.stdout
+    assert set(table(on_cluster(slurm_cluster, place, SWEEP, "--status").stdout).values()) == {"done"}
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_a_requeued_job_goes_on_from_its_checkpoint(slurm_cluster, base, local, tmp_path):
+    place = base.copy(tmp_path, LM="--cl=40 --bs=4 --bptt=20")
+    number = jobs_of(on_cluster(slurm_cluster, place).stdout)[LM]
+    place.wait_for(lambda records: records.get(LM, {}).get("progress", {}).get("epochs", 0) >= 3, "some epochs")
+    slurm_cluster.run("scontrol", "requeue", number)
+    # A requeued job waits for a while by itself.
+    slurm_cluster.wait(lambda: "PENDING" in slurm_cluster.run("squeue", f"--jobs={number}", "--noheader",
+                                                              "--format=%T").stdout, "the job to be queued again")
+    assert jobs_of(on_cluster(slurm_cluster, place).stdout) == {}
+    slurm_cluster.run("scontrol", "update", f"JobId={number}", "StartTime=now")
+    slurm_cluster.wait_until_empty()
+    assert len(place.records()[LM]["sessions"]) == 2 and essence(place) == essence(local)
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_the_controller_is_killed_and_comes_back(slurm_cluster, base, local, tmp_path):
+    place = base.copy(tmp_path, LM="--cl=40 --bs=4 --bptt=20")
+    assert on_cluster(slurm_cluster, place).returncode == 0
+    place.wait_for(lambda records: records.get(LM, {}).get("progress", {}).get("epochs", 0) >= 1, "an epoch")
+    slurm_cluster.kill("slurmctld", signal.SIGKILL)
+    try:
+        gone = on_cluster(slurm_cluster, place)
+        assert gone.returncode == 1 and gone.stdout.splitlines()[-1].startswith("launch: error: squeue failed: ")
+    finally:
+        slurm_cluster.start("slurmctld")
+    again = on_cluster(slurm_cluster, place)
+    assert again.returncode == 0 and jobs_of(again.stdout) == {}, again.stdout
+    slurm_cluster.wait_until_empty()
+    assert {len(record["sessions"]) for record in place.records().values()} == {1}
+    assert essence(place) == essence(local)
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_children_of_a_job_that_fails_are_cancelled_and_named(slurm_cluster, base, tmp_path):
+    place = base.copy(tmp_path, LM="--cl=2 --bs=4 --bptt=20 --lr=1e30 --clip=0")
+    assert len(jobs_of(on_cluster(slurm_cluster, place).stdout)) == 4
+    slurm_cluster.wait_until_empty()
+    records = place.records()
+    assert records[LM]["status"] == "failed" and CLAS not in records
+    done = on_cluster(slurm_cluster, place)
+    assert done.returncode == 1 and jobs_of(done.stdout) == {}
+    assert f"failed: {LM}: UserError: the training loss is no longer finite" in done.stdout
+    for child in (LAST, CLAS):
+        assert f"blocked: {child}: {LM} failed" in done.stdout
+    retried = on_cluster(slurm_cluster, place, SWEEP, "--retry_failed")
+    assert list(jobs_of(retried.stdout)) == [LM, LAST, CLAS, "analysis runs"]
+    slurm_cluster.wait_until_empty()
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_a_cancelled_job_leaves_its_checkpoint(slurm_cluster, base, tmp_path):
+    place = base.copy(tmp_path, LM="--cl=2000 --bs=4 --bptt=20", ROWS="last")
+    jobs = jobs_of(on_cluster(slurm_cluster, place).stdout)
+    place.wait_for(lambda records: records.get(LM, {}).get("progress", {}).get("epochs", 0) >= 1, "an epoch")
+    # SIGTERM reaches the stage, which took the place of the batch script. Its child is cancelled with it.
+    slurm_cluster.run("scancel", jobs[LM])
+    slurm_cluster.wait_until_empty()
+    assert place.records()[LM]["status"] == "interrupted"
+    assert (tmp_path / "smoke" / "models" / "lm--fwd--word--smoke--all--s0" / "checkpoint.pt").exists()
+    assert table(on_cluster(slurm_cluster, place, SWEEP, "--status").stdout)[LM] == "to resume"
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_before_the_time_limit_a_checkpoint_is_written(slurm_cluster, base, tmp_path):
+    # A model so large that an epoch does not end within the minute: what is written is not an epoch's checkpoint.
+    place = base.copy(tmp_path, SIZES="--emb_sz=400 --n_hid=2400 --n_layers=3", LM="--cl=2 --bs=1 --bptt=5",
+                      ROWS="without")
+    (tmp_path / "slurm.ini").write_text("[all]\ntime = 1\n")
+    done = on_cluster(slurm_cluster, place, "table4_pretraining", SLURM_FILE=str(tmp_path / "slurm.ini"))
+    run = "smoke--finetune_lm--fwd--word--smoke-without--all--s0"
+    assert run in jobs_of(done.stdout), done.stdout
+    checkpoint = tmp_path / "smoke" / "models" / "lm--fwd--word--smoke-without--all--s0" / "checkpoint.pt"
+    slurm_cluster.wait(checkpoint.exists, "a checkpoint")
+    record = place.records()[run]
+    assert record["status"] == "running" and "progress" not in record
+    slurm_cluster.wait_until_empty()
+    record = place.records()[run]
+    assert record["status"] == "interrupted" and "progress" not in record
