@@ -12,7 +12,8 @@ from ulmfit.errors import UsageError, UserError
 from ulmfit.predictions import Predictions
 from ulmfit.records import Input
 
-from .runs import align, results_folder
+from .archive import results_folder
+from .rendering import align
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,169 @@
+"""The commands that write a table with its figure into results/tables and results/figures."""
+
+import re
+from pathlib import Path
+from typing import Sequence
+
+from . import study, tables
+from .comparison import Block
+from .study import Product, Study, block_title
+
+
+def _deliver(found: Study, made: Product, drawn: Sequence[Path], quiet: bool) -> None:
+    """Writes and prints a table; the figures are written already."""
+    paths = made.write(found.tables)
+    if not quiet:
+        print(made.plain() + "\n")
+    for group in (paths, drawn):
+        if group:
+            print(study.said(group))
+
+
+def draw_blocks(found: Study, made: Product, blocks: Sequence[Block]) -> list[Path]:
+    """Bars of each block that has runs, named after the table and, from the second of a dataset on, numbered."""
+    from . import figures  # matplotlib takes a second
+
+    paths, count = [], {}
+    for block in blocks:
+        number = count[block.dataset] = count.get(block.dataset, 0) + 1
+        name = f"{made.name}-{block.dataset}" + (f"-{number}" if number > 1 else "")
+        lines = study.frame_of(block)
+        paths += figures.bars(lines[lines["split"] == block.main_split], found.figures, name, block_title(block))
+    return paths
+
+
+def _paper_table(name: str, results_dir: str | None, dataset: str | None, where: str | None, backwards: bool,
+                 bpe: bool, quiet: bool) -> None:
+    found = study.load(results_dir)
+    made, blocks = tables.paper_table(found, name, dataset=dataset, where=where, backwards=backwards, bpe=bpe)
+    _deliver(found, made, draw_blocks(found, made, blocks), quiet)
+
+
+def table4(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
+           backwards: bool = False, bpe: bool = False, quiet: bool = False) -> None:
+    """Table 4: with and without a pretrained language model.
+
+    Example: python -m analysis table4 --dataset=imdb
+
+    Finds the rows among the runs by the flags that they were made with. Shows error in % with spread and interval,
+    the paired difference to full ULMFiT with its tests, the last and the best epoch, test beside val, and the paper's
+    numbers; writes results/tables/table4.md, .csv, .tex and bars in results/figures. Runs that differ in more than
+    seeds are never averaged: they make tables of their own.
+    """
+    _paper_table("table4", results_dir, dataset, where, backwards, bpe, quiet)
+
+
+def table5(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
+           backwards: bool = False, bpe: bool = False, quiet: bool = False) -> None:
+    """Table 5: a vanilla language model without dropout against the AWD-LSTM.
+
+    Example: python -m analysis table5
+
+    Reads and writes as table4.
+    """
+    _paper_table("table5", results_dir, dataset, where, backwards, bpe, quiet)
+
+
+def table6(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
+           backwards: bool = False, bpe: bool = False, quiet: bool = False) -> None:
+    """Table 6: how the language model is fine-tuned.
+
+    Example: python -m analysis table6 --dataset=trec6
+
+    Reads and writes as table4.
+    """
+    _paper_table("table6", results_dir, dataset, where, backwards, bpe, quiet)
+
+
+def table7(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
+           backwards: bool = False, bpe: bool = False, quiet: bool = False) -> None:
+    """Table 7: how the classifier is fine-tuned.
+
+    Example: python -m analysis table7 --dataset=trec6 --where=lm.cl=15
+
+    Reads and writes as table4.
+    """
+    _paper_table("table7", results_dir, dataset, where, backwards, bpe, quiet)
+
+
+def tables2_3(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
+              quiet: bool = False) -> None:
+    """Tables 2 and 3: test error of full ULMFiT, forward, backward and averaged, beside baselines and other methods.
+
+    Example: python -m analysis tables2_3
+
+    Forward and backward are averaged seed by seed, joined on the documents' ids.
+    """
+    found = study.load(results_dir)
+    made, blocks = tables.tables2_3(found, dataset, where)
+    _deliver(found, made, draw_blocks(found, made, blocks), quiet)
+
+
+def bidirectional(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
+                  quiet: bool = False) -> None:
+    """Forward, backward and averaged, wherever both were trained with the same flags.
+
+    Example: python -m analysis bidirectional --dataset=trec6
+    """
+    found = study.load(results_dir)
+    made, blocks = tables.bidirectional(found, dataset, where)
+    _deliver(found, made, draw_blocks(found, made, blocks), quiet)
+
+
+def subword(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
+            quiet: bool = False) -> None:
+    """Words beside subwords, and their averages, wherever both were trained with the same flags.
+
+    Example: python -m analysis subword
+    """
+    found = study.load(results_dir)
+    made, blocks = tables.subword(found, dataset, where)
+    _deliver(found, made, draw_blocks(found, made, blocks), quiet)
+
+
+def low_shot(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
+             quiet: bool = False) -> None:
+    """Figure 3: error against the number of labels, on subsets that sample_train drew.
+
+    Example: python -m analysis low_shot --dataset=imdb
+
+    Supervised: the language model read the labelled documents alone; semi-supervised: all text. Beside them from
+    scratch and the linear baselines.
+    """
+    found = study.load(results_dir)
+    made, shown = tables.low_shot(found, dataset, where)
+    drawn = [path for curves in shown for path in draw_low_shot(found, made, curves.dataset)]
+    _deliver(found, made, drawn, quiet)
+
+
+def draw_low_shot(found: Study, made: Product, dataset: str) -> list[Path]:
+    from . import figures
+
+    return figures.low_shot(made.frame, found.figures, f"low_shot-{dataset}", dataset)
+
+
+def ablation(by: str, results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
+             stage: str = "train_clas", quiet: bool = False) -> None:
+    """A table of your own sweep: a row for each combination of the flags in --by.
+
+    Example: python -m analysis ablation --by=lr,use_clr --dataset=trec6
+
+    A flag of the language model has the prefix lm., of the pretrained model pre., of tok2id ids., of create_toks toks.
+    Says what varies and what stays constant; refuses where runs of one row differ in a flag that is not named.
+    """
+    found = study.load(results_dir)
+    made, blocks = tables.ablation(found, by, dataset, where, stage)
+    made.name = "ablation-" + re.sub(r"[^A-Za-z0-9_]+", "-", by)
+    _deliver(found, made, draw_blocks(found, made, blocks), quiet)
+
+
+def agreement(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
+              quiet: bool = False) -> None:
+    """Which of the paper's orderings hold in these runs, with intervals.
+
+    Example: python -m analysis agreement
+
+    Looks at every pair of rows of Tables 4 to 7 and of the bidirectional result that the paper has numbers of.
+    """
+    found = study.load(results_dir)
+    _deliver(found, tables.agreement(found, dataset, where), (), quiet)

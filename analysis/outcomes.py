@@ -1,0 +1,125 @@
+"""Which documents a run got wrong, in an order that all runs on the same documents share."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
+from ulmfit.errors import UserError
+
+_PREFIX = "p:"
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents of a split with their labels; the same object for every run on them.
+
+    ids: in sorted order. labels: class names in that order.
+    """
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(eq=False)
+class _Known:
+    """Documents as a file has them: `order` sorts them."""
+
+    document: pa.Array
+    label: pa.Array
+    order: np.ndarray
+    documents: Documents
+
+
+@dataclass
+class Outcomes:
+    """Reads predictions files, some thousand a second; what lies in them is checked in full by `analysis check`."""
+
+    _known: list[_Known] = field(default_factory=list)
+    _by_content: dict[tuple, Documents] = field(default_factory=dict)
+    _labels: dict[tuple, np.ndarray] = field(default_factory=dict)
+    _probabilities: dict[Path, tuple[Documents, np.ndarray, list[str]]] = field(default_factory=dict)
+
+    def wrong(self, folder: Path) -> tuple[Documents, np.ndarray]:
+        """(documents, wrong): bool, shape (documents,), whether the most probable class is not the label.
+
+        The lower class wins a tie, as in `metrics.error_percent`. Raises UserError for a file that cannot be read or
+        has no label for a document.
+        """
+        documents, probabilities, classes = self._read(folder / "predictions.csv")
+        return documents, self.wrong_of(documents, probabilities, classes, folder)
+
+    def wrong_of(self, documents: Documents, probabilities: np.ndarray, classes: list[str], folder: Path) -> np.ndarray:
+        """As `wrong`, of probabilities in the documents' order; folder: named where a label is unknown."""
+        return probabilities.argmax(axis=1) != self._label_indices(documents, classes, folder)
+
+    def probabilities(self, folder: Path) -> tuple[Documents, np.ndarray, list[str]]:
+        """(documents, probabilities of shape (documents, classes), classes), kept for the next time."""
+        if folder not in self._probabilities:
+            self._probabilities[folder] = self._read(folder / "predictions.csv")
+        return self._probabilities[folder]
+
+    def _label_indices(self, documents: Documents, classes: list[str], folder: Path) -> np.ndarray:
+        """Position of each document's label among the classes, shape (documents,)."""
+        key = (id(documents), *classes)
+        if key not in self._labels:
+            position = {name: index for index, name in enumerate(classes)}
+            unknown = next((name for name, label in zip(documents.ids, documents.labels) if label not in position), None)
+            if unknown is not None:
+                raise UserError(f"{folder / 'predictions.csv'}: the label of {unknown} is unknown or none of the "
+                                f"classes, so the error cannot be told")
+            self._labels[key] = np.array([position[label] for label in documents.labels])
+        return self._labels[key]
+
+    def _read(self, path: Path) -> tuple[Documents, np.ndarray, list[str]]:
+        if not path.is_file():
+            raise UserError(f"{path}: there is no such file; expected the predictions of a finished run")
+        try:
+            table = pa.csv.read_csv(
+                path, read_options=pa.csv.ReadOptions(use_threads=False),
+                parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+                convert_options=pa.csv.ConvertOptions(column_types={"document": pa.string(), "label": pa.string()}))
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{path} is not readable as csv ({' '.join(str(error).split())}); make its run again with "
+                            f"--overwrite") from error
+        header = table.column_names
+        if header[:2] != ["document", "label"] or len(header) < 3 or not all(
+                name.startswith(_PREFIX) for name in header[2:]) or not table.num_rows:
+            raise UserError(f"{path}: expected the header document,label,{_PREFIX}CLASS,... and a row a document")
+        known = self._find(path, table["document"].combine_chunks(), table["label"].combine_chunks())
+        columns = [table.column(number).to_numpy() for number in range(2, len(header))]
+        if not all(np.issubdtype(column.dtype, np.number) for column in columns):
+            raise UserError(f"{path}: expected probabilities in the columns {_PREFIX}...")
+        probabilities = np.column_stack(columns)[known.order].astype(np.float64)
+        if not np.isfinite(probabilities).all():
+            raise UserError(f"{path}: some probabilities are not numbers")
+        return known.documents, probabilities, [name.removeprefix(_PREFIX) for name in header[2:]]
+
+    def _find(self, path: Path, document: pa.Array, label: pa.Array) -> _Known:
+        for known in self._known:
+            if known.document.equals(document) and known.label.equals(label):
+                return known
+        ids, labels = document.to_pylist(), label.to_pylist()
+        order = np.array(sorted(range(len(ids)), key=ids.__getitem__))
+        content = tuple(ids[row] for row in order), tuple(labels[row] for row in order)
+        if len(set(ids)) < len(ids):
+            raise UserError(f"{path}: a document stands there twice; make its run again with --overwrite")
+        documents = self._by_content.setdefault(content, Documents(*content))
+        known = _Known(document, label, order, documents)
+        # Anew for an order not seen before; the documents are the same object all the same.
+        self._known.insert(0, known)
+        return known
+
+
+def difference(first: Documents, other: Documents) -> str:
+    """In words how two sets of documents differ."""
+    missing = set(first.ids) ^ set(other.ids)
+    if missing:
+        return f"{len(missing):,} documents are in one of them only, such as {min(missing)}"
+    changed = [name for name, mine, theirs in zip(first.ids, first.labels, other.labels) if mine != theirs]
+    return f"{len(changed):,} labels differ, such as that of {changed[0]}"
