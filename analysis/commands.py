@@ -1,16 +1,21 @@
-"""The commands that write a table with its figure into results/tables and results/figures."""
+"""The commands that write a table with its figure into results/tables and results/figures.
+
+What they need is imported when they run: scipy and matplotlib take a second each, which `--help` need not wait for.
+"""
 
 import re
 from pathlib import Path
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
 
-from . import study, tables
-from .comparison import Block
-from .study import Product, Study, block_title
+if TYPE_CHECKING:
+    from .comparison import Block
+    from .study import Product, Study
 
 
-def _deliver(found: Study, made: Product, drawn: Sequence[Path], quiet: bool) -> None:
+def _deliver(found: "Study", made: "Product", drawn: Sequence[Path], quiet: bool) -> None:
     """Writes and prints a table; the figures are written already."""
+    from . import study
+
     paths = made.write(found.tables)
     if not quiet:
         print(made.plain() + "\n")
@@ -19,21 +24,23 @@ def _deliver(found: Study, made: Product, drawn: Sequence[Path], quiet: bool) ->
             print(study.said(group))
 
 
-def draw_blocks(found: Study, made: Product, blocks: Sequence[Block]) -> list[Path]:
+def draw_blocks(found: "Study", made: "Product", blocks: Sequence["Block"]) -> list[Path]:
     """Bars of each block that has runs, named after the table and, from the second of a dataset on, numbered."""
-    from . import figures  # matplotlib takes a second
+    from . import figures, study
 
     paths, count = [], {}
     for block in blocks:
         number = count[block.dataset] = count.get(block.dataset, 0) + 1
         name = f"{made.name}-{block.dataset}" + (f"-{number}" if number > 1 else "")
         lines = study.frame_of(block)
-        paths += figures.bars(lines[lines["split"] == block.main_split], found.figures, name, block_title(block))
+        paths += figures.bars(lines[lines["split"] == block.main_split], found.figures, name, study.block_title(block))
     return paths
 
 
 def _paper_table(name: str, results_dir: str | None, dataset: str | None, where: str | None, backwards: bool,
                  bpe: bool, quiet: bool) -> None:
+    from . import study, tables
+
     found = study.load(results_dir)
     made, blocks = tables.paper_table(found, name, dataset=dataset, where=where, backwards=backwards, bpe=bpe)
     _deliver(found, made, draw_blocks(found, made, blocks), quiet)
@@ -94,6 +101,8 @@ def tables2_3(results_dir: str | None = None, dataset: str | None = None, where:
 
     Forward and backward are averaged seed by seed, joined on the documents' ids.
     """
+    from . import study, tables
+
     found = study.load(results_dir)
     made, blocks = tables.tables2_3(found, dataset, where)
     _deliver(found, made, draw_blocks(found, made, blocks), quiet)
@@ -105,6 +114,8 @@ def bidirectional(results_dir: str | None = None, dataset: str | None = None, wh
 
     Example: python -m analysis bidirectional --dataset=trec6
     """
+    from . import study, tables
+
     found = study.load(results_dir)
     made, blocks = tables.bidirectional(found, dataset, where)
     _deliver(found, made, draw_blocks(found, made, blocks), quiet)
@@ -116,6 +127,8 @@ def subword(results_dir: str | None = None, dataset: str | None = None, where: s
 
     Example: python -m analysis subword
     """
+    from . import study, tables
+
     found = study.load(results_dir)
     made, blocks = tables.subword(found, dataset, where)
     _deliver(found, made, draw_blocks(found, made, blocks), quiet)
@@ -130,13 +143,15 @@ def low_shot(results_dir: str | None = None, dataset: str | None = None, where: 
     Supervised: the language model read the labelled documents alone; semi-supervised: all text. Beside them from
     scratch and the linear baselines.
     """
+    from . import study, tables
+
     found = study.load(results_dir)
     made, shown = tables.low_shot(found, dataset, where)
     drawn = [path for curves in shown for path in draw_low_shot(found, made, curves.dataset)]
     _deliver(found, made, drawn, quiet)
 
 
-def draw_low_shot(found: Study, made: Product, dataset: str) -> list[Path]:
+def draw_low_shot(found: "Study", made: "Product", dataset: str) -> list[Path]:
     from . import figures
 
     return figures.low_shot(made.frame, found.figures, f"low_shot-{dataset}", dataset)
@@ -151,6 +166,8 @@ def ablation(by: str, results_dir: str | None = None, dataset: str | None = None
     A flag of the language model has the prefix lm., of the pretrained model pre., of tok2id ids., of create_toks toks.
     Says what varies and what stays constant; refuses where runs of one row differ in a flag that is not named.
     """
+    from . import study, tables
+
     found = study.load(results_dir)
     made, blocks = tables.ablation(found, by, dataset, where, stage)
     made.name = "ablation-" + re.sub(r"[^A-Za-z0-9_]+", "-", by)
@@ -165,5 +182,7 @@ def agreement(results_dir: str | None = None, dataset: str | None = None, where:
 
     Looks at every pair of rows of Tables 4 to 7 and of the bidirectional result that the paper has numbers of.
     """
+    from . import study, tables
+
     found = study.load(results_dir)
     _deliver(found, tables.agreement(found, dataset, where), (), quiet)

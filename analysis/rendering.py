@@ -8,6 +8,7 @@ from typing import Sequence
 
 import pandas as pd
 
+from .aligned import align
 from .comparison import ALPHA
 from .published import DATASETS
 
@@ -117,13 +118,6 @@ def dataset_title(dataset: str) -> str:
 
 
 # -- a terminal --------------------------------------------------------------------------------------------------------
-
-def align(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Lines of a table whose columns are two spaces apart; `right` are the columns flush right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.rjust(width) if column in right else cell.ljust(width)
-                      for column, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]
-
 
 def plain(shown: Grid) -> str:
     rows = [shown.heads, *([cell.text for cell in row] for row in shown.rows)]

@@ -4,8 +4,8 @@ from ulmfit import records
 from ulmfit.errors import UsageError
 
 from . import archive
+from .aligned import align
 from .archive import Archive, Run
-from .rendering import align
 
 _COLUMNS = ("run", "stage", "status", "measure", "last", "best", "epochs", "minutes", "device")
 

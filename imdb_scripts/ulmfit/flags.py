@@ -199,6 +199,7 @@ FLAGS: dict[str, Flag] = {
     "match": Flag("text", DATA, "only the runs with this text in their id", result=False),
     "where": Flag("text", DATA, "only the runs whose flags have these values, as lm.cl=15,lr=0.01", result=False),
     "by": Flag("text", DATA, "flags that make the rows, separated by commas, as lr,lm.cl", result=False),
+    "weights": Flag("text", DATA, "one number a run, separated by commas; or val: chosen on the validation predictions"),
     "runs": Flag("text", DATA, "ids of runs, or paths of their folders", result=False),
     # prediction
     "text": Flag("text", DATA, "the text; without it and without --csv, standard input, a text a line", result=False),
