@@ -3,13 +3,17 @@
 from ulmfit.cli import main_group
 
 from . import commands
+from .checks import check
+from .collect import collect
+from .difference import diff
 from .ensemble import ensemble
+from .provenance import show
 from .runs import runs
 
-COMMANDS = {name: getattr(commands, name) for name in (
-    "table4", "table5", "table6", "table7", "tables2_3", "bidirectional", "subword", "low_shot", "ablation",
-    "agreement")}
-COMMANDS |= {"ensemble": ensemble, "runs": runs}
+COMMANDS = {"runs": runs, "show": show, "diff": diff, "check": check, "collect": collect, "ensemble": ensemble}
+COMMANDS |= {name: getattr(commands, name) for name in (
+    "tables2_3", "table4", "table5", "table6", "table7", "bidirectional", "subword", "low_shot", "ablation",
+    "agreement", "report", "paper")}
 
 if __name__ == "__main__":
     main_group(COMMANDS, prog="python -m analysis")

@@ -24,16 +24,15 @@ def _deliver(found: "Study", made: "Product", drawn: Sequence[Path], quiet: bool
             print(study.said(group))
 
 
-def draw_blocks(found: "Study", made: "Product", blocks: Sequence["Block"]) -> list[Path]:
+def draw_blocks(made: "Product", blocks: Sequence["Block"], folder: Path) -> list[Path]:
     """Bars of each block that has runs, named after the table and, from the second of a dataset on, numbered."""
     from . import figures, study
 
     paths, count = [], {}
-    for block in blocks:
+    for block, lines in zip(blocks, made.frames):
         number = count[block.dataset] = count.get(block.dataset, 0) + 1
         name = f"{made.name}-{block.dataset}" + (f"-{number}" if number > 1 else "")
-        lines = study.frame_of(block)
-        paths += figures.bars(lines[lines["split"] == block.main_split], found.figures, name, study.block_title(block))
+        paths += figures.bars(lines[lines["split"] == block.main_split], folder, name, study.block_title(block))
     return paths
 
 
@@ -43,7 +42,7 @@ def _paper_table(name: str, results_dir: str | None, dataset: str | None, where:
 
     found = study.load(results_dir)
     made, blocks = tables.paper_table(found, name, dataset=dataset, where=where, backwards=backwards, bpe=bpe)
-    _deliver(found, made, draw_blocks(found, made, blocks), quiet)
+    _deliver(found, made, draw_blocks(made, blocks, found.figures), quiet)
 
 
 def table4(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
@@ -105,7 +104,7 @@ def tables2_3(results_dir: str | None = None, dataset: str | None = None, where:
 
     found = study.load(results_dir)
     made, blocks = tables.tables2_3(found, dataset, where)
-    _deliver(found, made, draw_blocks(found, made, blocks), quiet)
+    _deliver(found, made, draw_blocks(made, blocks, found.figures), quiet)
 
 
 def bidirectional(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
@@ -118,7 +117,7 @@ def bidirectional(results_dir: str | None = None, dataset: str | None = None, wh
 
     found = study.load(results_dir)
     made, blocks = tables.bidirectional(found, dataset, where)
-    _deliver(found, made, draw_blocks(found, made, blocks), quiet)
+    _deliver(found, made, draw_blocks(made, blocks, found.figures), quiet)
 
 
 def subword(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
@@ -131,7 +130,7 @@ def subword(results_dir: str | None = None, dataset: str | None = None, where: s
 
     found = study.load(results_dir)
     made, blocks = tables.subword(found, dataset, where)
-    _deliver(found, made, draw_blocks(found, made, blocks), quiet)
+    _deliver(found, made, draw_blocks(made, blocks, found.figures), quiet)
 
 
 def low_shot(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
@@ -147,14 +146,14 @@ def low_shot(results_dir: str | None = None, dataset: str | None = None, where: 
 
     found = study.load(results_dir)
     made, shown = tables.low_shot(found, dataset, where)
-    drawn = [path for curves in shown for path in draw_low_shot(found, made, curves.dataset)]
+    drawn = [path for curves in shown for path in draw_low_shot(made, curves.dataset, found.figures)]
     _deliver(found, made, drawn, quiet)
 
 
-def draw_low_shot(found: "Study", made: "Product", dataset: str) -> list[Path]:
+def draw_low_shot(made: "Product", dataset: str, folder: Path) -> list[Path]:
     from . import figures
 
-    return figures.low_shot(made.frame, found.figures, f"low_shot-{dataset}", dataset)
+    return figures.low_shot(made.frame, folder, f"low_shot-{dataset}", dataset)
 
 
 def ablation(by: str, results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
@@ -171,7 +170,7 @@ def ablation(by: str, results_dir: str | None = None, dataset: str | None = None
     found = study.load(results_dir)
     made, blocks = tables.ablation(found, by, dataset, where, stage)
     made.name = "ablation-" + re.sub(r"[^A-Za-z0-9_]+", "-", by)
-    _deliver(found, made, draw_blocks(found, made, blocks), quiet)
+    _deliver(found, made, draw_blocks(made, blocks, found.figures), quiet)
 
 
 def agreement(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
@@ -186,3 +185,58 @@ def agreement(results_dir: str | None = None, dataset: str | None = None, where:
 
     found = study.load(results_dir)
     _deliver(found, tables.agreement(found, dataset, where), (), quiet)
+
+
+def _study(results_dir: str | None, match: str | None) -> "Study":
+    """The study, with the results of the runs that `match` alone."""
+    from . import study
+
+    found = study.load(results_dir)
+    if match is not None:
+        found.results = [result for result in found.results if match in result.run.id]
+        found.broken = [(result, why) for result, why in found.broken if match in result.run.id]
+    return found
+
+
+def report(results_dir: str | None = None, dataset: str | None = None, match: str | None = None,
+           output: str | None = None) -> None:
+    """One HTML page with all tables and figures, a card for every run behind a number, and what failed or is missing.
+
+    Example: python -m analysis report --match=--lr0.01-- --output=sweep.html
+
+    Self-contained: it opens offline, on a phone too, and prints. Without --output, results/report.html; --dataset and
+    --match make the page of a sweep.
+    """
+    from . import report as page
+
+    found = _study(results_dir, match)
+    print(page.said(page.make(found, Path(output) if output else found.archive.folder / "report.html", dataset)))
+
+
+def paper(results_dir: str | None = None, dataset: str | None = None, quiet: bool = False) -> None:
+    """Every table, every figure and the report, from the records: results/tables, results/figures, results/report.html.
+
+    Example: python -m analysis paper
+
+    Expect half a minute for a hundred runs.
+    """
+    from . import paper as everything
+    from . import report as page
+
+    found = _study(results_dir, None)
+    made = everything.sections(found, found.figures, dataset)
+    for section in made:
+        paths = section.product.write(found.tables)
+        if not quiet:
+            from . import study
+
+            print(study.said(paths))
+    drawn = sum(len(section.images) for section in made)
+    print(f"{len(made)} tables in {_shown(found.tables)}, {drawn} figures in {_shown(found.figures)}")
+    print(page.said(page.write(found, made, found.archive.folder / "report.html", "ULMFiT ablations")))
+
+
+def _shown(path: Path) -> str:
+    from ulmfit import names
+
+    return names.shown(path)

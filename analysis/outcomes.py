@@ -56,7 +56,7 @@ class Outcomes:
 
     def wrong_of(self, documents: Documents, probabilities: np.ndarray, classes: list[str], folder: Path) -> np.ndarray:
         """As `wrong`, of probabilities in the documents' order; folder: named where a label is unknown."""
-        return probabilities.argmax(axis=1) != self._label_indices(documents, classes, folder)
+        return probabilities.argmax(axis=1) != self.label_indices(documents, classes, folder)
 
     def probabilities(self, folder: Path) -> tuple[Documents, np.ndarray, list[str]]:
         """(documents, probabilities of shape (documents, classes), classes), kept for the next time."""
@@ -64,7 +64,7 @@ class Outcomes:
             self._probabilities[folder] = self._read(folder / "predictions.csv")
         return self._probabilities[folder]
 
-    def _label_indices(self, documents: Documents, classes: list[str], folder: Path) -> np.ndarray:
+    def label_indices(self, documents: Documents, classes: list[str], folder: Path) -> np.ndarray:
         """Position of each document's label among the classes, shape (documents,)."""
         key = (id(documents), *classes)
         if key not in self._labels:

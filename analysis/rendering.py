@@ -13,6 +13,7 @@ from .comparison import ALPHA
 from .published import DATASETS
 
 MISSING = "missing"
+CONSTANT = "The same in every row:"
 PAPER_ONLY = "paper only"  # the note of a row that no run is expected of
 
 
@@ -63,21 +64,22 @@ def grid(frame: pd.DataFrame, title: str, notes: Sequence[str] = (), main_split:
     """
     other = "test" if main_split == "val" else "val"
     main, beside = (frame[frame["split"] == split].set_index("row") for split in (main_split, other))
-    heads = ["", f"{main_split} error %", "95% interval", "n", "epochs", "best epoch", "difference", "its interval",
-             "p", "p Holm", "p seeds", f"{other} error %", f"{other} interval", f"{other} difference", "paper", "note"]
+    heads = ["", f"{main_split} error %", "paper", "95% interval", "n", "epochs", "best epoch", "difference", "its interval",
+             "p", "p Holm", "p seeds", f"{other} error %", f"{other} interval", f"{other} difference", "note"]
     lowest, lowest_beside = (part["error"].min() for part in (main, beside))
     rows = []
     for name, line in main.iterrows():
         next_to = beside.loc[name] if name in beside.index else None
+        error, spread = _error(line, lowest)
         rows.append((
-            Cell(name), *_error(line, lowest), Cell("" if line["note"] == PAPER_ONLY else str(line["n_seeds"])), Cell(line["epochs"]),
+            Cell(name), error, Cell(percent(line["paper"])), spread, Cell("" if line["note"] == PAPER_ONLY else str(line["n_seeds"])), Cell(line["epochs"]),
             Cell(percent(line["best"], line["best_sd"])), *_difference(line),
             *map(Cell, (p_value(line["p"]), p_value(line["p_holm"]),
                         p_value(line["p_seeds"]) if line["n_pairs"] > 1 else "")),
             *(_error(next_to, lowest_beside, missing="") if next_to is not None else (Cell(""), Cell(""))),
             _difference(next_to)[0] if next_to is not None else Cell(""),
-            Cell(percent(line["paper"])), Cell(line["note"])))
-    kept = [column for column in range(len(heads)) if column < 4 or any(row[column].text for row in rows)]
+            Cell(line["note"])))
+    kept = [column for column in range(len(heads)) if column < 2 or any(row[column].text for row in rows)]
     return Grid(title, tuple(heads[column] for column in kept),
                 tuple(tuple(row[column] for column in kept) for row in rows), tuple(notes))
 
@@ -204,6 +206,13 @@ def html_table(shown: Grid, link: str = "#run-") -> str:
     rows = "\n".join("<tr>" + "".join(cell(value, number == 0) for number, value in enumerate(row)) + "</tr>"
                      for row in shown.rows)
     heads = "".join(f'<th scope="col">{html.escape(head)}</th>' for head in shown.heads)
-    notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in shown.notes)
+    notes = "".join(map(html_note, shown.notes))
     return (f'<h3>{html.escape(shown.title)}</h3>\n<div class="scroll"><table>\n<thead><tr>{heads}</tr></thead>\n'
             f"<tbody>\n{rows}\n</tbody></table></div>\n{notes}\n")
+
+
+def html_note(note: str) -> str:
+    """A line below a table; the long list of what stays constant is folded."""
+    if note.startswith(CONSTANT):
+        return f'<details class="note"><summary>{CONSTANT}</summary>{html.escape(note.removeprefix(CONSTANT))}</details>'
+    return f'<p class="note">{html.escape(note)}</p>'

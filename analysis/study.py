@@ -42,13 +42,14 @@ def load(results_dir: str | Path | None) -> Study:
 
 @dataclass
 class Product:
-    """A table in every form. frame: one line a row and split. notes: below all of it."""
+    """A table in every form. frame: one line a row and split. notes: below all of it. frames: of each block its lines."""
 
     name: str
     title: str
     frame: pd.DataFrame
     grids: list[Grid]
     notes: list[str] = field(default_factory=list)
+    frames: list[pd.DataFrame] = field(default_factory=list)
 
     def markdown(self, level: int = 1) -> str:
         parts = [f"{'#' * level} {rendering.markdown_escape(self.title)}\n",
@@ -81,7 +82,7 @@ def product(name: str, title: str, blocks: Sequence[Block], titles: Sequence[str
         return Product(name, title, pd.DataFrame(columns=frame_of(Block(name, "", [])).columns), [],
                        [f"Missing: {empty}.", *notes])
     frame = pd.concat(frames, ignore_index=True)
-    return Product(name, title, frame, grids, [*rendering.legend(frame), *notes])
+    return Product(name, title, frame, grids, [*rendering.legend(frame), *notes], frames)
 
 
 def block_title(block: Block) -> str:
@@ -93,7 +94,7 @@ def block_title(block: Block) -> str:
 def _constant(block: Block) -> list[str]:
     if not block.constant:
         return []
-    return ["The same in every row: " + ", ".join(f"{name}={shown_value(value)}"
+    return [f"{rendering.CONSTANT} " + ", ".join(f"{name}={shown_value(value)}"
                                                   for name, value in block.constant.items())
             + "; a flag that is not named here has its default."]
 

@@ -120,4 +120,4 @@ def _ordering_grid(title: str, part: pd.DataFrame, constant: str) -> Grid:
         rendering.between(line["low"], line["high"], "+"), str(line["n_pairs"]), rendering.p_value(line["p_holm"]),
         line["verdict"]))) for _, line in part.iterrows())
     return Grid(title, ("in the paper", "points there", "points here", "95% interval", "n", "p Holm", "verdict"), rows,
-                (f"The same in every row: {constant}",))
+                (f"{rendering.CONSTANT} {constant}",))

@@ -199,6 +199,8 @@ FLAGS: dict[str, Flag] = {
     "match": Flag("text", DATA, "only the runs with this text in their id", result=False),
     "where": Flag("text", DATA, "only the runs whose flags have these values, as lm.cl=15,lr=0.01", result=False),
     "by": Flag("text", DATA, "flags that make the rows, separated by commas, as lr,lm.cl", result=False),
+    "run": Flag("text", DATA, "id of a run, or the path of its folder", result=False),
+    "other": Flag("text", DATA, "id of the run to compare with, or the path of its folder", result=False),
     "weights": Flag("text", DATA, "one number a run, separated by commas; or val: chosen on the validation predictions"),
     "runs": Flag("text", DATA, "ids of runs, or paths of their folders", result=False),
     # prediction
@@ -245,6 +247,8 @@ OF_STAGE: dict[str, dict[str, Flag]] = {
         "overwrite": Flag("bool", RUN, "replace the file of --output, which may be that of --csv", result=False)},
     "prepare_wiki": {
         "lang": Flag("id", DATA, "language of the Wikipedia, as the dump names it: en, de, zh, simple")},
+    "report": {"output": Flag("path", DATA, "the page to write", result=False)},
+    "collect": {"output": Flag("path", DATA, "file to write, .csv or .parquet", result=False)},
     **{f"table{number}": {
         "backwards": replace(FLAGS["backwards"], help="the runs of the backward direction"),
         "bpe": replace(FLAGS["bpe"], help="the runs on subwords")} for number in (4, 5, 6, 7)},
