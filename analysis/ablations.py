@@ -22,6 +22,7 @@ def blocks(study: Study, results: list[Result], by: list[str]) -> list[Block]:
     for result in results:
         row = tuple((flag, shown_value(result.value(flag))) for flag in by)
         by_dataset[result.dataset][row].append(result)
+    study.outcomes.prefetch(run.folder for result in results for run in (result.val, result.test) if run is not None)
     found = []
     for dataset, rows in sorted(by_dataset.items()):
         for members in rows.values():

@@ -70,7 +70,8 @@ def _of_direction(results: list[Result], backwards: bool) -> list[Result]:
 
 
 def _is_direction(name: str) -> bool:
-    return name == "backwards"
+    """The two directions of fastai's weights are two files."""
+    return name in ("backwards", "pre.fingerprint")
 
 
 def bidirectional_blocks(study: Study, results: list[Result]) -> list[Block]:
@@ -91,7 +92,7 @@ def bidirectional_blocks(study: Study, results: list[Result]) -> list[Block]:
 
 def _is_unit(name: str) -> bool:
     """Flags that words and subwords cannot have in common."""
-    return name in ("backwards", "bpe") or name.startswith(("ids.", "toks.", "pre.ids.", "pre.toks."))
+    return name in ("backwards", "bpe", "pre.fingerprint") or name.startswith(("ids.", "toks.", "pre.ids.", "pre.toks."))
 
 
 def subword_blocks(study: Study, results: list[Result]) -> list[Block]:

@@ -156,6 +156,25 @@ def draw_low_shot(made: "Product", dataset: str, folder: Path) -> list[Path]:
     return figures.low_shot(made.frame, folder, f"low_shot-{dataset}", dataset)
 
 
+def figure4(results_dir: str | None = None, dataset: str | None = None, where: str | None = None) -> None:
+    """Figure 4: validation error after each epoch, full fine-tuning against ULMFiT.
+
+    Example: python -m analysis figure4 --dataset=trec6
+
+    Takes runs without --early_stopping where there are; a line ends where one of its runs does.
+    """
+    from . import paper as everything
+    from . import study, tables
+
+    found = study.load(results_dir)
+    drawn, seen = [], set()
+    for block in tables.paper_table(found, "table7", dataset=dataset, where=where)[1]:
+        if block.dataset not in seen:
+            drawn += everything.draw_epochs(block, found.figures)
+            seen.add(block.dataset)
+    print(study.said(drawn) if drawn else "missing: no classifier of Table 7 has a line an epoch in metrics.jsonl")
+
+
 def ablation(by: str, results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
              stage: str = "train_clas", quiet: bool = False) -> None:
     """A table of your own sweep: a row for each combination of the flags in --by.

@@ -50,7 +50,8 @@ class Entry:
 class Block:
     """Rows that are compared with each other.
 
-    constant: the flags that are the same in all of them. notes: what the reader must know of the whole.
+    constant: the flags that are the same in all of them. notes: what the reader must know of the whole. candidates: by
+    row all results that could stand in it, of which one setting was chosen.
     """
 
     table: str
@@ -59,6 +60,7 @@ class Block:
     constant: dict = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     main_split: str = "val"
+    candidates: dict[str, list[Result]] = field(default_factory=dict)
 
 
 def entry_of(name: str, results: Iterable[Result], outcomes: Outcomes, **facts) -> Entry:
@@ -100,7 +102,8 @@ def frame_of(block: Block) -> pd.DataFrame:
             continue
         _check_documents(present, split)
         lines += _lines(block, split, present)
-    return pd.DataFrame(lines, columns=COLUMNS).astype({name: float for name in NUMBERS})
+    # With a number in every cell, pandas finds the columns' types by itself.
+    return pd.DataFrame([{**dict.fromkeys(NUMBERS, np.nan), **line} for line in lines], columns=COLUMNS)
 
 
 COLUMNS = ("table", "dataset", "n_labels", "row", "reference", "split", "n_seeds", "seeds", "epochs", "error", "sd", "low", "high",
@@ -125,8 +128,8 @@ def _lines(block: Block, split: str, present: list[Entry]) -> list[dict]:
     for entry in block.entries:
         line = {"table": block.table, "dataset": block.dataset, "n_labels": block.constant.get("n_labels"),
                 "row": entry.name, "reference": entry.reference,
-                "split": split, "n_seeds": len(entry.wrong[split]), "paper": entry.paper if split == block.main_split
-                else None, "note": entry.note, "constant": " ".join(f"{k}={v}" for k, v in block.constant.items()),
+                "split": split, "n_seeds": len(entry.wrong[split]),
+                "paper": entry.paper if entry.paper is not None and split == block.main_split else np.nan, "note": entry.note, "constant": " ".join(f"{k}={v}" for k, v in block.constant.items()),
                 "seeds": " ".join(map(str, entry.wrong[split])), "runs": " ".join(entry.runs[split].values()),
                 "epochs": "-".join(map(str, sorted({min(entry.epochs), max(entry.epochs)}))) if entry.epochs else ""}
         if entry.wrong[split]:
@@ -164,11 +167,11 @@ def compared(entry: Entry, reference: Entry, split: str, replicates: dict) -> di
     """The columns from `difference` to `p_seeds_smallest` but `p_holm`; `n_pairs` alone without a seed in common."""
     seeds = [seed for seed in entry.wrong[split] if seed in reference.wrong[split]]
     if not seeds:
-        return {"n_pairs": 0}
+        return {"n_pairs": 0.0}
     mine, theirs = (np.column_stack([each.wrong[split][seed] for seed in seeds]) for each in (entry, reference))
     spread = statistics.percentile_interval(statistics.seed_replicates(
         np.column_stack([replicates[id(entry), seed] - replicates[id(reference), seed] for seed in seeds])))
     over_documents, over_seeds = statistics.document_test(mine, theirs), statistics.seed_test(mine, theirs)
     return {"difference": 100.0 * (mine.mean() - theirs.mean()), "difference_low": spread.low,
-            "difference_high": spread.high, "n_pairs": len(seeds), "p": over_documents.p,
+            "difference_high": spread.high, "n_pairs": float(len(seeds)), "p": over_documents.p,
             "p_smallest": over_documents.smallest, "p_seeds": over_seeds.p, "p_seeds_smallest": over_seeds.smallest}

@@ -37,7 +37,7 @@ def _line(block: Block, lower: Entry, higher: Entry, replicates: dict) -> dict:
     found = compared(higher, lower, block.main_split, replicates)
     line = {"table": block.table, "dataset": block.dataset, "lower": lower.name, "higher": higher.name,
             "constant": " ".join(f"{k}={v}" for k, v in block.constant.items()), "paper": higher.paper - lower.paper,
-            "n_pairs": found["n_pairs"], "verdict": NO_RUNS}
+            "n_pairs": int(found["n_pairs"]), "verdict": NO_RUNS}
     if found["n_pairs"]:
         low, high = found["difference_low"], found["difference_high"]
         line.update(difference=found["difference"], low=low, high=high, p=found["p"],

@@ -1,11 +1,12 @@
 """Which documents a run got wrong, in an order that all runs on the same documents share."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Iterable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.csv
 from ulmfit.errors import UserError
 
@@ -41,6 +42,7 @@ class Outcomes:
     """Reads predictions files, some thousand a second; what lies in them is checked in full by `analysis check`."""
 
     _known: list[_Known] = field(default_factory=list)
+    _wrong: dict[Path, tuple[Documents, np.ndarray]] = field(default_factory=dict)
     _by_content: dict[tuple, Documents] = field(default_factory=dict)
     _labels: dict[tuple, np.ndarray] = field(default_factory=dict)
     _probabilities: dict[Path, tuple[Documents, np.ndarray, list[str]]] = field(default_factory=dict)
@@ -51,8 +53,21 @@ class Outcomes:
         The lower class wins a tie, as in `metrics.error_percent`. Raises UserError for a file that cannot be read or
         has no label for a document.
         """
-        documents, probabilities, classes = self._read(folder / "predictions.csv")
-        return documents, self.wrong_of(documents, probabilities, classes, folder)
+        if folder not in self._wrong:
+            self._wrong[folder] = self._wrong_in(folder, _parsed(folder / "predictions.csv"))
+        return self._wrong[folder]
+
+    def prefetch(self, folders: Iterable[Path]) -> None:
+        """Reads many at once, on every core, for `wrong` to have them. Raises UserError as `wrong` does."""
+        asked = [folder for folder in dict.fromkeys(folders) if folder not in self._wrong]
+        with ThreadPoolExecutor() as pool:  # pyarrow parses without the interpreter's lock
+            for folder, table in zip(asked, pool.map(lambda folder: _parsed(folder / "predictions.csv"), asked)):
+                self._wrong[folder] = self._wrong_in(folder, table)
+
+    def _wrong_in(self, folder: Path, table: pa.Table) -> tuple[Documents, np.ndarray]:
+        known, probabilities, classes = self._arranged(folder / "predictions.csv", table)
+        predicted = probabilities.argmax(axis=0)[known.order]
+        return known.documents, predicted != self.label_indices(known.documents, classes, folder)
 
     def wrong_of(self, documents: Documents, probabilities: np.ndarray, classes: list[str], folder: Path) -> np.ndarray:
         """As `wrong`, of probabilities in the documents' order; folder: named where a label is unknown."""
@@ -61,7 +76,9 @@ class Outcomes:
     def probabilities(self, folder: Path) -> tuple[Documents, np.ndarray, list[str]]:
         """(documents, probabilities of shape (documents, classes), classes), kept for the next time."""
         if folder not in self._probabilities:
-            self._probabilities[folder] = self._read(folder / "predictions.csv")
+            path = folder / "predictions.csv"
+            known, probabilities, classes = self._arranged(path, _parsed(path))
+            self._probabilities[folder] = known.documents, probabilities.T[known.order], classes
         return self._probabilities[folder]
 
     def label_indices(self, documents: Documents, classes: list[str], folder: Path) -> np.ndarray:
@@ -76,17 +93,8 @@ class Outcomes:
             self._labels[key] = np.array([position[label] for label in documents.labels])
         return self._labels[key]
 
-    def _read(self, path: Path) -> tuple[Documents, np.ndarray, list[str]]:
-        if not path.is_file():
-            raise UserError(f"{path}: there is no such file; expected the predictions of a finished run")
-        try:
-            table = pa.csv.read_csv(
-                path, read_options=pa.csv.ReadOptions(use_threads=False),
-                parse_options=pa.csv.ParseOptions(newlines_in_values=True),
-                convert_options=pa.csv.ConvertOptions(column_types={"document": pa.string(), "label": pa.string()}))
-        except pa.ArrowInvalid as error:
-            raise UserError(f"{path} is not readable as csv ({' '.join(str(error).split())}); make its run again with "
-                            f"--overwrite") from error
+    def _arranged(self, path: Path, table: pa.Table) -> tuple[_Known, np.ndarray, list[str]]:
+        """(documents, probabilities of shape (classes, documents) in the file's order, classes) of a parsed file."""
         header = table.column_names
         if header[:2] != ["document", "label"] or len(header) < 3 or not all(
                 name.startswith(_PREFIX) for name in header[2:]) or not table.num_rows:
@@ -95,10 +103,10 @@ class Outcomes:
         columns = [table.column(number).to_numpy() for number in range(2, len(header))]
         if not all(np.issubdtype(column.dtype, np.number) for column in columns):
             raise UserError(f"{path}: expected probabilities in the columns {_PREFIX}...")
-        probabilities = np.column_stack(columns)[known.order].astype(np.float64)
-        if not np.isfinite(probabilities).all():
+        probabilities = np.array(columns, dtype=np.float64)
+        if not np.isfinite(probabilities.sum()):
             raise UserError(f"{path}: some probabilities are not numbers")
-        return known.documents, probabilities, [name.removeprefix(_PREFIX) for name in header[2:]]
+        return known, probabilities, [name.removeprefix(_PREFIX) for name in header[2:]]
 
     def _find(self, path: Path, document: pa.Array, label: pa.Array) -> _Known:
         for known in self._known:
@@ -114,6 +122,19 @@ class Outcomes:
         # Anew for an order not seen before; the documents are the same object all the same.
         self._known.insert(0, known)
         return known
+
+
+def _parsed(path: Path) -> pa.Table:
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; expected the predictions of a finished run")
+    try:
+        return pa.csv.read_csv(
+            path, read_options=pa.csv.ReadOptions(use_threads=False),
+            parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(column_types={"document": pa.string(), "label": pa.string()}))
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path} is not readable as csv ({' '.join(str(error).split())}); make its run again with "
+                        f"--overwrite") from error
 
 
 def difference(first: Documents, other: Documents) -> str:

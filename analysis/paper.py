@@ -8,6 +8,7 @@ import numpy as np
 from . import commands, figures, tables
 from .archive import Run
 from .comparison import Block, Entry
+from .paper_rows import alike
 from .published import DATASETS, TABLES
 from .rendering import dataset_title
 from .study import Product, Study, block_title
@@ -67,12 +68,24 @@ def _training_figures(found: Study, blocks: list[Block], folder: Path) -> list[t
         losses = {f"{title}, classifier": first} | ({f"{title}, language model": behind} if behind else {})
         rates = {f"{title}, {row}": runs[0] for row, runs in chosen(_SCHEDULES).items()}
         for what, paths in (
-                ("validation error by epoch", figures.errors_by_epoch(chosen(_EPOCHS), folder, f"epochs-{name}", title)),
+                ("validation error by epoch", draw_epochs(block, folder)),
                 ("learning rates as they were run", figures.schedules(rates, folder, f"schedules-{name}")),
                 ("training and validation loss", figures.training_curves(losses, folder, f"losses-{name}")),
                 ("confusion matrix of full ULMFiT", _confusion(found, block, folder, f"confusion-{name}", title))):
             images += [(path, f"{title}: {what}") for path in paths if path.suffix == ".png"]
     return images
+
+
+def draw_epochs(block: Block, folder: Path) -> list[Path]:
+    """Figure 4: full fine-tuning and ULMFiT epoch by epoch, those runs that were not stopped early where there are."""
+    rows = {}
+    for name in (TABLES["table7"].reference.name, *_EPOCHS):
+        groups = alike(block.candidates.get(name, []))
+        if groups:
+            chosen = min(groups, key=lambda results: (bool(results[0].setting.get("early_stopping")), -len(results)))
+            stopped = " (early stopping)" if chosen[0].setting.get("early_stopping") else ""
+            rows[name + stopped] = [result.run for result in chosen]
+    return figures.errors_by_epoch(rows, folder, f"epochs-{block.dataset}", block_title(block))
 
 
 def _runs(found: Study, entry: Entry) -> list[Run]:

@@ -63,13 +63,15 @@ def grid(frame: pd.DataFrame, title: str, notes: Sequence[str] = (), main_split:
     row has anything are left out.
     """
     other = "test" if main_split == "val" else "val"
-    main, beside = (frame[frame["split"] == split].set_index("row") for split in (main_split, other))
+    lines = frame.to_dict("records")
+    main, beside = ({line["row"]: line for line in lines if line["split"] == split} for split in (main_split, other))
     heads = ["", f"{main_split} error %", "paper", "95% interval", "n", "epochs", "best epoch", "difference", "its interval",
              "p", "p Holm", "p seeds", f"{other} error %", f"{other} interval", f"{other} difference", "note"]
-    lowest, lowest_beside = (part["error"].min() for part in (main, beside))
+    lowest, lowest_beside = (min((line["error"] for line in part.values() if line["n_seeds"]), default=math.nan)
+                             for part in (main, beside))
     rows = []
-    for name, line in main.iterrows():
-        next_to = beside.loc[name] if name in beside.index else None
+    for name, line in main.items():
+        next_to = beside.get(name)
         error, spread = _error(line, lowest)
         rows.append((
             Cell(name), error, Cell(percent(line["paper"])), spread, Cell("" if line["note"] == PAPER_ONLY else str(line["n_seeds"])), Cell(line["epochs"]),
@@ -84,14 +86,14 @@ def grid(frame: pd.DataFrame, title: str, notes: Sequence[str] = (), main_split:
                 tuple(tuple(row[column] for column in kept) for row in rows), tuple(notes))
 
 
-def _error(line: pd.Series, lowest: float, missing: str = MISSING) -> tuple[Cell, Cell]:
+def _error(line: dict, lowest: float, missing: str = MISSING) -> tuple[Cell, Cell]:
     if not line["n_seeds"]:
         return Cell("" if line["note"] == PAPER_ONLY else missing), Cell("")
     return (Cell(percent(line["error"], line["sd"]), bool(line["error"] == lowest), run_ids(line["runs"])),
             Cell(between(line["low"], line["high"])))
 
 
-def _difference(line: pd.Series) -> tuple[Cell, Cell]:
+def _difference(line: dict) -> tuple[Cell, Cell]:
     if math.isnan(line["difference"]):
         return Cell("no seed in common" if line["n_pairs"] == 0 else ""), Cell("")
     star = "*" if line["p_holm"] < ALPHA else ""

@@ -349,3 +349,41 @@ def test_an_empty_folder_has_empty_tables(tmp_path):
     made, _ = tables.paper_table(study.load(tmp_path), "table7")
     assert "Missing: no run matches" in made.markdown() and made.frame.empty
     assert "Missing" in tables.agreement(study.load(tmp_path)).markdown()
+
+
+# -- profiles that set what only some rows have ------------------------------------------------------------------------
+
+def test_a_profile_whose_flags_only_some_rows_read(tmp_path):
+    """As the profile `paper`: STLR's constants and the unfreezing go to the rows that have them, the vanilla language
+    model has a pretraining of its own."""
+    made = Made(tmp_path)
+    made.corpus("imdb")
+    pretrained, vanilla = made.pretrained(), made.pretrained({"dropmult": 0.0, "cl": 3}, name="vanilla")
+    lm = {"beta1": 0.7, "divisor": 2.6, "dropout_input": 0.4}
+    clas, gradual, stlr = {"cl": 50, "beta1": 0.7}, {"unfreezing": "one_per_epoch"}, {"cut_frac": 0.1, "ratio": 32.0}
+    flat, constant, stop = {"use_discriminative": False, "lr": 0.001}, {"use_regular_schedule": True}, {
+        "early_stopping": True}
+    model = made.language_model("imdb", pretrained, "paper", lm)
+    rows = {"default": {**gradual, **stlr}, "scratch": {"from_scratch": True, **flat, **stop},
+            "full": {"startat": 2, **flat, **constant, **stop}, "full_discr": {"startat": 2, **constant, **stop},
+            "to_the_end": {"startat": 2, **flat, **constant},  # Figure 4's, which is not stopped early
+            "last": {"last": True, **flat, **constant, **stop}, "chain_thaw": {"chain_thaw": True, **constant, **stop},
+            "freez": {**gradual, **flat, **constant, **stop}, "freez_discr": {**gradual, **constant, **stop},
+            "freez_stlr": {**gradual, **flat, **stlr, **stop}, "freez_cos": {**gradual, **flat, "use_clr": False, **stop}}
+    for name, flags in rows.items():
+        made.classifier("imdb", None if name == "scratch" else model, 6, name, {**clas, **flags}, test=False)
+    for name, source, flags, cl in (("none", pretrained, {"notrain": True}, 50),
+                                    ("lm_full", pretrained, {"beta1": 0.7, "dropout_input": 0.4, **constant,
+                                                             "use_discriminative": False}, 50),
+                                    ("lm_discr", pretrained, {**lm, **constant}, 50),
+                                    ("without", None, {"preload": False, **lm}, 50),
+                                    ("vanilla", vanilla, {"dropmult": 0.0, "beta1": 0.7, "divisor": 2.6}, 5)):
+        made.classifier("imdb", made.language_model("imdb", source, name, flags), 7, name,
+                        {**clas, "cl": cl, **gradual, **stlr, **stop}, test=False)
+    for name in ("table4", "table5", "table6", "table7"):
+        frame = frame_of(tmp_path, name)
+        assert (frame["n_seeds"] == 1).all() and len(frame) == len(tables.TABLES[name].rows), name
+    assert line_of(frame_of(tmp_path, "table5"), "vanilla LM", dataset="imdb")["note"] == "pretrained otherwise: pre.cl"
+    _, [block] = tables.paper_table(study.load(tmp_path), "table7")
+    assert line_of(frame_of(tmp_path), "full", dataset="imdb")["runs"] == "imdb--train_clas--fwd--word--full--all--s0"
+    assert {result.run.id.split("--")[4] for result in block.candidates["full"]} == {"full", "to_the_end"}
