@@ -58,7 +58,8 @@ def grouped(results: Iterable[Result], blind: Callable[[str], bool]) -> dict[tup
         groups[result.dataset, result.run.stage, _profile(result, blind)].append(result)
     order = list(DATASETS)
     return dict(sorted(groups.items(), key=lambda item: (
-        order.index(item[0][0]) if item[0][0] in order else len(order), item[0][0], -len(item[1]))))
+        order.index(item[0][0]) if item[0][0] in order else len(order), item[0][0], bool(item[1][0].setting.get("bpe")),
+        -len(item[1]))))
 
 
 def _constant(results: list[Result], blind: Callable[[str], bool]) -> dict:
@@ -151,4 +152,5 @@ def tables2_3_blocks(study: Study, results: list[Result]) -> list[Block]:
 
 def baseline_name(result: Result) -> str:
     model = {"tfidf": "tf-idf", "nbsvm": "NB-SVM"}[str(result.value("model"))]
-    return f"{model}, 1- to {result.value('ngrams')}-grams"
+    longest = result.value("ngrams")
+    return f"{model}, " + ("1-grams" if longest == 1 else f"1- to {longest}-grams")

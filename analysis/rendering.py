@@ -156,11 +156,13 @@ def _is_numeric(text: str) -> bool:
 _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
           "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": r"$-$", "×": r"$\times$",
           "<": r"$<$", ">": r"$>$", "|": r"\textbar{}", "…": r"\dots{}", "–": "--", "→": r"$\to$", "[": "{[}", "]": "{]}",
-          "'": "'", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "\n": " "}
+          "'": "'", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "\n": " ", "\u200b": "{}"}
 
 
 def latex_escape(text: str) -> str:
     """Text for pdflatex with T1 fonts; letters beyond Latin-1 by their code point, which it has no glyphs for."""
+    # A minus before a number, and two hyphens that stay two.
+    text = re.sub(r"(?<![\w.-])-(?=\d)", "−", text).replace("--", "-\u200b-")
     return "".join(_LATEX.get(letter, letter if ord(letter) < 256 else f"U+{ord(letter):04X}") for letter in text)
 
 

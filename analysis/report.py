@@ -40,9 +40,10 @@ figure img{width:100%;height:auto;display:block}figcaption{font-size:.8rem;color
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1rem;margin:.5rem 0 .8rem;font-size:.86rem}
 dt{color:var(--soft)}dd{margin:0}code{font:.92em ui-monospace,"DejaVu Sans Mono",monospace}
 @media(max-width:40rem){dl{grid-template-columns:1fr}dt{margin-top:.3rem}body{font-size:14px}th,td{padding:.22rem .4rem}
-th[scope=row]{white-space:normal;min-width:6.5rem}}
-@media print{nav,.more{display:none}a{color:inherit;text-decoration:none}.scroll{overflow:visible}table{font-size:6.5pt}
-th,td{padding:.1rem .25rem;white-space:normal}figure,tr{break-inside:avoid}h2,h3{break-after:avoid}.cards{display:none}}
+th[scope=row]{white-space:normal;min-width:6.5rem}figure{margin:.6rem 0}}
+@page{size:A4 landscape;margin:12mm}
+@media print{nav,.more{display:none}a{color:inherit;text-decoration:none}.scroll{overflow:visible}table{font-size:7pt}
+th,td{padding:.1rem .25rem}figure,tr{break-inside:avoid}h2,h3{break-after:avoid}.cards{display:none}}
 """
 
 # A link to a card opens it; without scripts it is still scrolled to.

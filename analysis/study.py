@@ -88,7 +88,8 @@ def product(name: str, title: str, blocks: Sequence[Block], titles: Sequence[str
 def block_title(block: Block) -> str:
     labels = block.constant.get("n_labels")
     said = "" if labels is None else f", {labels:,} labels" if isinstance(labels, int) else f", subset {labels}"
-    return rendering.dataset_title(block.dataset) + said + ", from scratch" * bool(block.constant.get("from_scratch"))
+    said += ", from scratch" * bool(block.constant.get("from_scratch")) + ", subwords" * bool(block.constant.get("bpe"))
+    return rendering.dataset_title(block.dataset) + said
 
 
 def _constant(block: Block) -> list[str]:

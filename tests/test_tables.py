@@ -302,6 +302,7 @@ def test_every_form_escapes_its_own_signs():
     text = rendering.latex([ODD], "T_1", ["note & more"])
     assert r"50\% of R\&D\_\#1 \{x\}\textasciitilde{}\textasciicircum{}\textbackslash{}" in text
     assert r"\textbf{5.00 $\pm$ 0.10}" in text and "U+4E2D \\$1" in text and r"T\_1" in text
+    assert rendering.latex_escape("-0.50 [-1, +2] a-b --where e-3") == r"$-$0.50 {[}$-$1, +2{]} a-b -{}-where e-3"
     page = rendering.html_table(ODD)
     assert "&lt;b&gt;&amp;&quot;&#x27;" in page and "<b>" not in page and 'href="#run-a--b"' in page
     assert r"a\|b" in rendering.markdown(ODD) and "**5.00 ± 0.10**" in rendering.markdown(ODD)
