@@ -56,6 +56,6 @@ def _check_seeds_alone(results: list[Result], by: list[str]) -> None:
     for flag in flags:
         values = sorted({shown_value(result.value(flag)) for result in results}, key=_sortable)
         if len({repr(result.setting.get(flag)) for result in results}) > 1:
-            raise UserError(f"runs that --by={','.join(by)} puts into one row differ in {flag} ({', '.join(values)}), as "
-                            f"{results[0].run.id} and others; add {flag} to --by, or choose by --where={flag}="
+            raise UserError(f"runs that --by={','.join(by)} puts into one row differ in {flag} ({', '.join(values)}), "
+                            f"as {results[0].run.id} and others; add {flag} to --by, or choose by --where={flag}="
                             f"{values[0]}")

@@ -93,7 +93,8 @@ def bidirectional_blocks(study: Study, results: list[Result]) -> list[Block]:
 
 def _is_unit(name: str) -> bool:
     """Flags that words and subwords cannot have in common."""
-    return name in ("backwards", "bpe", "pre.fingerprint") or name.startswith(("ids.", "toks.", "pre.ids.", "pre.toks."))
+    prefixes = ("ids.", "toks.", "pre.ids.", "pre.toks.")
+    return name in ("backwards", "bpe", "pre.fingerprint") or name.startswith(prefixes)
 
 
 def subword_blocks(study: Study, results: list[Result]) -> list[Block]:

@@ -72,8 +72,8 @@ def _predictions(runs: Archive, run: Run, documents: dict) -> Iterator[Finding]:
         return
     found = predictions.read(run.folder / "predictions.csv")
     if found.classes != run.record.get("classes"):
-        yield Finding(PROBLEM, run.id, f"its predictions are of the classes {', '.join(found.classes)}, its record says "
-                                       f"{', '.join(run.record.get('classes') or ())}")
+        yield Finding(PROBLEM, run.id, f"its predictions are of the classes {', '.join(found.classes)}, its record "
+                                       f"says {', '.join(run.record.get('classes') or ())}")
         return
     labels = found.label_indices()
     if (labels < 0).any():
@@ -86,7 +86,8 @@ def _predictions(runs: Archive, run: Run, documents: dict) -> Iterator[Finding]:
     confusion = run.record.get("confusion")
     if confusion is not None and not np.array_equal(metrics.confusion(labels, found.probabilities), confusion):
         yield Finding(PROBLEM, run.id, "its predictions give another confusion matrix than its record")
-    missing = [name for name, count in zip(found.classes, np.bincount(labels, minlength=len(found.classes))) if not count]
+    counts = np.bincount(labels, minlength=len(found.classes))
+    missing = [name for name, count in zip(found.classes, counts) if not count]
     if missing:
         yield Finding(NOTE, run.id, f"no document of {split} is of class {', '.join(missing)}")
     yield from _complete(runs, run, found, split, documents)
@@ -163,8 +164,8 @@ def _corpus(run: Run, documents: dict) -> Iterator[Finding]:
         return
     for split, stated in (run.record.get("splits") or {}).items():
         if stated["documents"] != len(known.get(split, {})):
-            yield Finding(PROBLEM, run.id, f"records hashes of {len(known.get(split, {})):,} documents of {split}, which "
-                                           f"has {stated['documents']:,}")
+            yield Finding(PROBLEM, run.id, f"records hashes of {len(known.get(split, {})):,} documents of {split}, "
+                                           f"which has {stated['documents']:,}")
     counted = Counter(document for own in known.values() for document in own)
     if twice := [document for document, count in counted.items() if count > 1]:
         yield Finding(PROBLEM, run.id, f"{len(twice):,} documents are in two splits, such as {twice[0]}")

@@ -45,8 +45,8 @@ def collect(results_dir: str | None = None, output: str | None = None, quiet: bo
 
     Example: python -m analysis collect --output=runs.parquet
 
-    Columns: id, stage, state, seed, times, device, commit, versions, metrics as last.error and best.error, every flag as
-    flag.lr, and the flags off their default as config.lr. Without --output, results/tables/runs.csv and runs.parquet.
+    Columns: id, stage, state, seed, times, device, commit, versions, metrics as last.error and best.error, every flag
+    as flag.lr, and the flags off their default as config.lr. Without --output, results/tables/runs.csv and .parquet.
     """
     import pyarrow
     import pyarrow.parquet

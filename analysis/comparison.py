@@ -87,11 +87,12 @@ def seed_key(result: Result, among: Iterable[Result]) -> object:
 def frame_of(block: Block) -> pd.DataFrame:
     """One line a row and split, error rates and differences in percentage points.
 
-    Columns: table, dataset, n_labels (of the training subset, None for the whole split), row, reference, split, n_seeds, seeds, epochs, error (mean over seeds, at the last epoch or
-    where training stopped), sd (sample standard deviation), low, high (95% bootstrap interval), best (mean error at the
-    epoch with the lowest validation loss; val only), best_sd; against the reference row, over the n_pairs seeds that
-    both have: difference, difference_low, difference_high, p and p_smallest (over documents), p_holm (over the rows),
-    p_seeds and p_seeds_smallest (over seeds); paper, constant, note, runs.
+    Columns: table, dataset, n_labels (of the training subset, None for the whole split), row, reference, split,
+    n_seeds, seeds, epochs, error (mean over seeds, at the last epoch or where training stopped), sd (sample standard
+    deviation), low, high (95% bootstrap interval), best (mean error at the epoch with the lowest validation loss; val
+    only), best_sd; against the reference row, over the n_pairs seeds that both have: difference, difference_low,
+    difference_high, p and p_smallest (over documents), p_holm (over the rows), p_seeds and p_seeds_smallest (over
+    seeds); paper, constant, note, runs.
 
     A row without runs has n_seeds 0 and no numbers. Raises UserError when rows were measured on different documents.
     """
@@ -106,11 +107,11 @@ def frame_of(block: Block) -> pd.DataFrame:
     return pd.DataFrame([{**dict.fromkeys(NUMBERS, np.nan), **line} for line in lines], columns=COLUMNS)
 
 
-COLUMNS = ("table", "dataset", "n_labels", "row", "reference", "split", "n_seeds", "seeds", "epochs", "error", "sd", "low", "high",
-           "best", "best_sd", "difference", "difference_low", "difference_high", "n_pairs", "p", "p_smallest",
-           "p_holm", "p_seeds", "p_seeds_smallest", "paper", "constant", "note", "runs")
-NUMBERS = ("error", "sd", "low", "high", "best", "best_sd", "difference", "difference_low", "difference_high", "n_pairs",
-           "p", "p_smallest", "p_holm", "p_seeds", "p_seeds_smallest", "paper")
+COLUMNS = ("table", "dataset", "n_labels", "row", "reference", "split", "n_seeds", "seeds", "epochs", "error", "sd",
+           "low", "high", "best", "best_sd", "difference", "difference_low", "difference_high", "n_pairs", "p",
+           "p_smallest", "p_holm", "p_seeds", "p_seeds_smallest", "paper", "constant", "note", "runs")
+NUMBERS = ("error", "sd", "low", "high", "best", "best_sd", "difference", "difference_low", "difference_high",
+           "n_pairs", "p", "p_smallest", "p_holm", "p_seeds", "p_seeds_smallest", "paper")
 
 
 def _check_documents(present: list[Entry], split: str) -> None:
@@ -129,7 +130,8 @@ def _lines(block: Block, split: str, present: list[Entry]) -> list[dict]:
         line = {"table": block.table, "dataset": block.dataset, "n_labels": block.constant.get("n_labels"),
                 "row": entry.name, "reference": entry.reference,
                 "split": split, "n_seeds": len(entry.wrong[split]),
-                "paper": entry.paper if entry.paper is not None and split == block.main_split else np.nan, "note": entry.note, "constant": " ".join(f"{k}={v}" for k, v in block.constant.items()),
+                "paper": entry.paper if entry.paper is not None and split == block.main_split else np.nan,
+                "note": entry.note, "constant": " ".join(f"{k}={v}" for k, v in block.constant.items()),
                 "seeds": " ".join(map(str, entry.wrong[split])), "runs": " ".join(entry.runs[split].values()),
                 "epochs": "-".join(map(str, sorted({min(entry.epochs), max(entry.epochs)}))) if entry.epochs else ""}
         if entry.wrong[split]:

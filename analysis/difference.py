@@ -10,8 +10,8 @@ _ABSENT = "-"
 def differences(runs: Archive, first: Run, second: Run) -> list[tuple[str, str, str, str]]:
     """(kind, name, in the first, in the second) for everything that differs, ancestors' flags included.
 
-    kind: run, flag, input, version, machine, metric. A flag that an older version did not have shows `-`; an input shows
-    the run that made it and its fingerprint.
+    kind: run, flag, input, version, machine, metric. A flag that an older version did not have shows `-`; an input
+    shows the run that made it and its fingerprint.
     """
     lines = []
 
@@ -41,7 +41,7 @@ def differences(runs: Archive, first: Run, second: Run) -> list[tuple[str, str, 
 
 
 def _role(run: Run, ancestor: Run) -> str:
-    """The ancestor's stage, with its dataset where that is another: tokens of the dataset, tokens of the pretraining."""
+    """The ancestor's stage, with its dataset where that is another: tokens of both, say."""
     return ancestor.stage if ancestor.dataset == run.dataset else f"{ancestor.stage} ({ancestor.dataset})"
 
 

@@ -134,8 +134,8 @@ def parse_weights(weights: str, count: int) -> list[float] | None:
 def _on_val(member: Member, results: Path) -> Member:
     """The run with the same model's predictions of val. Raises UserError when it is not there."""
     if member.record["split"] != "test":
-        raise UserError(f"--weights={CHOSEN_ON_VAL}: {member.id} is of {member.record['split']}, and weights may not be "
-                        f"chosen on what they are measured on; name runs of test, or give numbers")
+        raise UserError(f"--weights={CHOSEN_ON_VAL}: {member.id} is of {member.record['split']}, and weights may not "
+                        f"be chosen on what they are measured on; name runs of test, or give numbers")
     if member.record["stage"] == "eval_clas":
         given = member.record["inputs"]["classifier"]
         run, mark = given["run"], given["fingerprint"]
@@ -212,8 +212,8 @@ def _report(record: dict, folder: Path, found: Gain) -> tuple[list[str], str]:
     rows.append((last, *([""] if weights else []), f"{ensemble_metrics['error']:.2f}", "", "", "", ""))
     result = (f"error {ensemble_metrics['error']:.2f}% on {ensemble_metrics['n']} documents of {record['dataset']} "
               f"{record['split']}, a gain of {found.mean:+.2f} points [{found.interval.low:+.2f}, "
-              f"{found.interval.high:+.2f}] over its members' mean and {found.best:+.2f} over the best (p {found.p:.3g}, "
-              f"exact McNemar test); record in {names.portable(folder)}")
+              f"{found.interval.high:+.2f}] over its members' mean and {found.best:+.2f} over the best (p "
+              f"{found.p:.3g}, exact McNemar test); record in {names.portable(folder)}")
     return align(rows, right=range(1, len(rows[0]))), result
 
 

@@ -9,16 +9,16 @@ from . import statistics
 from .comparison import Block, Entry, compared, replicates_of
 
 HOLDS, REVERSED, UNDECIDED, NO_RUNS = "holds", "reversed", "undecided", "missing"
-COLUMNS = ("table", "dataset", "constant", "lower", "higher", "paper", "difference", "low", "high", "n_pairs", "p", "p_holm",
-           "verdict")
+COLUMNS = ("table", "dataset", "constant", "lower", "higher", "paper", "difference", "low", "high", "n_pairs", "p",
+           "p_holm", "verdict")
 
 
 def orderings(blocks: list[Block]) -> pd.DataFrame:
     """A line for each pair of rows that the paper orders, on the block's main split.
 
     `lower` is the row with the lower error in the paper, `paper` by how many points; `difference` is `higher` - `lower`
-    here, positive where the ordering is the paper's, with its 95% interval over documents and seeds, the exact test over
-    documents and Holm's correction over the pairs of the block. verdict: `holds` and `reversed` where the interval
+    here, positive where the ordering is the paper's, with its 95% interval over documents and seeds, the exact test
+    over documents and Holm's correction over the pairs of the block. verdict: `holds` and `reversed` where the interval
     leaves out 0, else `undecided`; `missing` without runs of both with a seed in common.
     """
     lines = []

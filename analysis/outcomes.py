@@ -7,7 +7,7 @@ from typing import Iterable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.csv  # else `pa.csv` is not there
 from ulmfit.errors import UserError
 
 _PREFIX = "p:"
@@ -86,7 +86,8 @@ class Outcomes:
         key = (id(documents), *classes)
         if key not in self._labels:
             position = {name: index for index, name in enumerate(classes)}
-            unknown = next((name for name, label in zip(documents.ids, documents.labels) if label not in position), None)
+            unknown = next((name for name, label in zip(documents.ids, documents.labels) if label not in position),
+                           None)
             if unknown is not None:
                 raise UserError(f"{folder / 'predictions.csv'}: the label of {unknown} is unknown or none of the "
                                 f"classes, so the error cannot be told")

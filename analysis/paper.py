@@ -107,7 +107,7 @@ def _confusion(found: Study, block: Block, folder: Path, name: str, title: str) 
 
 
 def missing_rows(found: Section) -> list[str]:
-    """`IMDb: full, last` for the rows of a table that have no run, and `AG: no run` for the paper's datasets without."""
+    """`IMDb: full, last` for the rows of a table without runs, `AG: no run` for the paper's datasets without."""
     frame, lines = found.product.frame, []
     name = found.product.name
     if name not in TABLES:

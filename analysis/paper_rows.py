@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from .comparison import Block, Entry, entry_of
+from .comparison import Block, entry_of
 from .outcomes import Outcomes
 from .published import DATASETS, VARIED, Row, Table
 from .settings import Result
@@ -119,8 +119,8 @@ def blocks(table: Table, results: list[Result], broken: list[tuple[Result, str]]
            backwards: bool = False, bpe: bool = False) -> tuple[list[Block], list[str]]:
     """A block for each dataset and profile, its rows in the paper's order, missing ones included.
 
-    Profiles with runs of half of the rows or fewer are left out, but for the fullest of each dataset. Returns the blocks
-    and a line for what was left out.
+    Profiles with runs of half of the rows or fewer are left out, but for the fullest of each dataset. Returns the
+    blocks and a line for what was left out.
     """
     def of_kind(result: Result) -> bool:
         return (result.run.stage == "train_clas" and bool(result.setting.get("backwards")) == backwards
@@ -198,8 +198,8 @@ def _choose(row: Row, group: _Group, reference: bool) -> tuple[list[Result], str
     """The runs of a row that are alike in all but seeds, those nearest to the paper, and in what they are not.
 
     The paper's own: early stopping in every row but full ULMFiT, and the same number of epochs everywhere, which may be
-    meant as the same `cl` or as the same sum of epochs, those of the gradual steps included. A row with a pretraining of
-    its own is taken with the one nearest to the others'.
+    meant as the same `cl` or as the same sum of epochs, those of the gradual steps included. A row with a pretraining
+    of its own is taken with the one nearest to the others'.
     """
     pretraining = {name: value for name, value in group.constant.items() if name.startswith("pre.")}
 

@@ -1,4 +1,4 @@
-"""How a number came about: its run, what it descends from down to the csv files, and the commands that make it again."""
+"""How a number came about: its run, what it descends from down to the csv files, the commands that make it again."""
 
 import shlex
 
@@ -66,7 +66,7 @@ def summary(run: Run) -> list[tuple[str, str]]:
     config = ", ".join(f"{name}={value}" for name, value in run.config.items())
     commit = git.get("commit")
     lines += [("flags off their default", config or "none"), ("command", record.get("command") or ""),
-              ("commit", f"{commit}{', with uncommitted changes' if git.get('dirty') else ''}" if commit else "unknown"),
+              ("commit", (commit or "unknown") + ", with uncommitted changes" * bool(git.get("dirty"))),
               ("started", record["started"]), ("time", f"{record['wall_seconds'] / 60:.1f} minutes"),
               ("machine", f"{record.get('device') or 'CPU'}, {record.get('threads') or 'any'} threads, "
                           f"{record.get('peak_memory_mb') or 0:,.0f} MB"),

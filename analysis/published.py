@@ -17,8 +17,8 @@ _CONSTANT = {"use_regular_schedule": True}
 
 @dataclass(frozen=True)
 class Row:
-    """flags: what differs from full ULMFiT. errors: by dataset, in %. without: flags that mean nothing to this row or are
-    its own, such as those of a language model that it does not have (`lm.*`)."""
+    """flags: what differs from full ULMFiT. errors: by dataset, in %. without: flags that mean nothing to this row or
+    are its own, such as those of a language model that it does not have (`lm.*`)."""
 
     name: str
     flags: dict = field(default_factory=dict)

@@ -65,8 +65,9 @@ def grid(frame: pd.DataFrame, title: str, notes: Sequence[str] = (), main_split:
     other = "test" if main_split == "val" else "val"
     lines = frame.to_dict("records")
     main, beside = ({line["row"]: line for line in lines if line["split"] == split} for split in (main_split, other))
-    heads = ["", f"{main_split} error %", "paper", "95% interval", "n", "epochs", "best epoch", "difference", "its interval",
-             "p", "p Holm", "p seeds", f"{other} error %", f"{other} interval", f"{other} difference", "note"]
+    heads = ["", f"{main_split} error %", "paper", "95% interval", "n", "epochs", "best epoch", "difference",
+             "its interval", "p", "p Holm", "p seeds", f"{other} error %", f"{other} interval", f"{other} difference",
+             "note"]
     lowest, lowest_beside = (min((line["error"] for line in part.values() if line["n_seeds"]), default=math.nan)
                              for part in (main, beside))
     rows = []
@@ -74,7 +75,8 @@ def grid(frame: pd.DataFrame, title: str, notes: Sequence[str] = (), main_split:
         next_to = beside.get(name)
         error, spread = _error(line, lowest)
         rows.append((
-            Cell(name), error, Cell(percent(line["paper"])), spread, Cell("" if line["note"] == PAPER_ONLY else str(line["n_seeds"])), Cell(line["epochs"]),
+            Cell(name), error, Cell(percent(line["paper"])), spread,
+            Cell("" if line["note"] == PAPER_ONLY else str(line["n_seeds"])), Cell(line["epochs"]),
             Cell(percent(line["best"], line["best_sd"])), *_difference(line),
             *map(Cell, (p_value(line["p"]), p_value(line["p_holm"]),
                         p_value(line["p_seeds"]) if line["n_pairs"] > 1 else "")),
@@ -104,16 +106,16 @@ def _difference(line: dict) -> tuple[Cell, Cell]:
 
 def legend(frame: pd.DataFrame) -> list[str]:
     """What the columns mean, for below the tables."""
-    lines = ["Error in %: mean ± sample standard deviation over n seeds, the lowest in bold; 95% bootstrap interval over "
-             "documents and seeds (of one seed: over documents alone). Best epoch: the error where the validation loss "
-             "was lowest, which is chosen on val."]
+    lines = ["Error in %: mean ± sample standard deviation over n seeds, the lowest in bold; 95% bootstrap interval "
+             "over documents and seeds (of one seed: over documents alone). Best epoch: the error where the validation "
+             "loss was lowest, which is chosen on val."]
     if (frame["n_pairs"] > 0).any():
         seeds = sorted({int(n) for n in frame.loc[frame["n_pairs"] > 0, "n_pairs"]})
         smallest = ", ".join(f"{min(1.0, 2.0 ** (1 - n)):.2g} with {n} seed{'s' * (n > 1)}" for n in seeds)
         lines.append(f"Difference to the reference, the row without one, paired over documents and seeds. p: exact "
-                     f"permutation test over documents, the seeds combined (McNemar's test for one seed), which speaks of "
-                     f"these very runs; * p < {ALPHA} after Holm's correction over the rows. p seeds: exact permutation "
-                     f"test over seeds; the smallest p attainable is {smallest}.")
+                     f"permutation test over documents, the seeds combined (McNemar's test for one seed), which speaks "
+                     f"of these very runs; * p < {ALPHA} after Holm's correction over the rows. p seeds: exact "
+                     f"permutation test over seeds; the smallest p attainable is {smallest}.")
     return lines
 
 
@@ -155,8 +157,8 @@ def _is_numeric(text: str) -> bool:
 
 _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
           "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": r"$-$", "×": r"$\times$",
-          "<": r"$<$", ">": r"$>$", "|": r"\textbar{}", "…": r"\dots{}", "–": "--", "→": r"$\to$", "[": "{[}", "]": "{]}",
-          "'": "'", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "\n": " ", "\u200b": "{}"}
+          "<": r"$<$", ">": r"$>$", "|": r"\textbar{}", "…": r"\dots{}", "–": "--", "→": r"$\to$", "[": "{[}",
+          "]": "{]}", "'": "'", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "\n": " ", "\u200b": "{}"}
 
 
 def latex_escape(text: str) -> str:
@@ -218,5 +220,6 @@ def html_table(shown: Grid, link: str = "#run-") -> str:
 def html_note(note: str) -> str:
     """A line below a table; the long list of what stays constant is folded."""
     if note.startswith(CONSTANT):
-        return f'<details class="note"><summary>{CONSTANT}</summary>{html.escape(note.removeprefix(CONSTANT))}</details>'
+        said = html.escape(note.removeprefix(CONSTANT))
+        return f'<details class="note"><summary>{CONSTANT}</summary>{said}</details>'
     return f'<p class="note">{html.escape(note)}</p>'

@@ -15,17 +15,20 @@ from .study import Study
 _STYLE = """
 :root{--ink:#1a1a1a;--soft:#5c5c5c;--line:#d5d5d5;--link:#0b5394;--bad:#a4161a;--shade:#f5f5f3}
 *{box-sizing:border-box}
-body{margin:0;font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;color:var(--ink);background:#fff}
-header,main{max-width:96rem;margin:0 auto;padding:0 1rem}
-h1{font-size:1.6rem;margin:1.4rem 0 .2rem}h2{font-size:1.25rem;margin:2.4rem 0 .6rem;padding-top:.6rem;border-top:2px solid var(--ink)}
-h3{font-size:1rem;margin:1.4rem 0 .4rem}
+body{margin:0;font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu
+Sans",sans-serif;color:var(--ink);
+background:#fff} header,main{max-width:96rem;margin:0 auto;padding:0 1rem}
+h1{font-size:1.6rem;margin:1.4rem 0 .2rem}
+h2{font-size:1.25rem;margin:2.4rem 0 .6rem;padding-top:.6rem;border-top:2px
+solid var(--ink)} h3{font-size:1rem;margin:1.4rem 0 .4rem}
 a{color:var(--link)}a:focus-visible,summary:focus-visible{outline:2px solid var(--link);outline-offset:2px}
 nav ul{display:flex;flex-wrap:wrap;gap:.3rem 1.1rem;list-style:none;padding:0;margin:.6rem 0}
 .scroll{overflow-x:auto;-webkit-overflow-scrolling:touch}
 table{border-collapse:collapse;font-size:.82rem;font-variant-numeric:tabular-nums}
-thead th{border-bottom:1px solid var(--ink);border-top:2px solid var(--ink);text-align:right;font-weight:600;vertical-align:bottom}
-tbody tr:last-child>*{border-bottom:2px solid var(--ink)}
-th,td{padding:.22rem .5rem;white-space:nowrap}
+thead th{border-bottom:1px solid var(--ink);border-top:2px solid
+var(--ink);text-align:right;
+font-weight:600;vertical-align:bottom} tbody tr:last-child>*{border-bottom:2px solid
+var(--ink)} th,td{padding:.22rem .5rem;white-space:nowrap}
 td{text-align:right}th[scope=row]{text-align:left;font-weight:400;position:sticky;left:0;background:#fff}
 thead th:first-child{text-align:left;position:sticky;left:0;background:#fff}
 tbody tr:hover>*{background:var(--shade)}
@@ -65,7 +68,8 @@ def page(found: Study, made: list[Section], title: str) -> str:
     contents.append(("runs", "Runs"))
     cards = "\n".join(_card(found, run, shown) for run in shown.values())
     parts.append(f'<section id="runs" class="cards"><h2>Runs</h2>\n<p class="note">Each with what made it; '
-                 f"<code>python -m analysis show ID</code> prints the commands that make it again, down to the csv files."
+                 f"<code>python -m analysis show ID</code> prints the commands that make it again, down to the csv "
+                 f"files."
                  f"</p>\n{cards}\n</section>")
     links = "".join(f'<li><a href="#{name}">{html.escape(text)}</a></li>' for name, text in contents)
     latest = max((run.record["started"] for run in shown.values()), default="")
@@ -77,7 +81,8 @@ def page(found: Study, made: list[Section], title: str) -> str:
             f'style-src \'unsafe-inline\'; script-src \'unsafe-inline\'">\n'
             f'<link rel="icon" href="data:,">\n<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n'
             f"<script>{_SCRIPT}</script>\n</head>\n<body>\n<header><h1>{html.escape(title)}</h1>\n"
-            f'<p class="note">{html.escape(said)}. Numbers are links to their runs.</p>\n<nav aria-label="Contents"><ul>'
+            f'<p class="note">{html.escape(said)}. Numbers are links to their runs.</p>\n'
+            f'<nav aria-label="Contents"><ul>'
             f"{links}</ul></nav></header>\n<main>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n")
 
 
@@ -93,7 +98,8 @@ def _failed(found: Study, made: list[Section]) -> str:
     none = "<p>None: every run here is finished and stands.</p>"
     return (f'<section id="failed"><h2>Failed, stale and missing</h2>\n<h3>Runs whose numbers do not stand</h3>\n'
             + (f"<ul>{''.join(lines)}</ul>" if lines else none)
-            + "\n<h3>Rows without runs</h3>\n" + (f"<ul>{''.join(gaps)}</ul>" if gaps else "<p>None.</p>") + "</section>")
+            + "\n<h3>Rows without runs</h3>\n" + (f"<ul>{''.join(gaps)}</ul>" if gaps else "<p>None.</p>")
+            + "</section>")
 
 
 def _section(section: Section) -> str:
@@ -101,7 +107,8 @@ def _section(section: Section) -> str:
     images = "\n".join(_figure(path, what) for path, what in section.images)
     grids = "\n".join(map(rendering.html_table, product.grids))
     notes = "".join(map(rendering.html_note, product.notes))
-    return (f'<section id="{product.name}"><h2>{html.escape(product.title)}</h2>\n{grids}\n{notes}\n{images}\n</section>')
+    return (f'<section id="{product.name}"><h2>{html.escape(product.title)}</h2>\n{grids}\n{notes}\n{images}\n'
+            f"</section>")
 
 
 def _figure(path: Path, what: str) -> str:

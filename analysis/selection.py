@@ -13,7 +13,7 @@ def conditions(where: str | None) -> list[tuple[str, str]]:
     for part in where.split(",") if where else ():
         name, equals, value = part.strip().partition("=")
         if not equals or not name:
-            raise UsageError(f"--where={where!r}: FLAG=VALUE is expected, several separated by commas, as lm.cl=15,lr=0.01")
+            raise UsageError(f"--where={where!r}: FLAG=VALUE is expected, several by commas, as lm.cl=15,lr=0.01")
         pairs.append((name, value))
     return pairs
 
@@ -33,9 +33,9 @@ def check_names(wanted: Iterable[str], results: list[Result], flag: str) -> None
     known = flag_names(results)
     for name in wanted:
         if results and name not in known:
-            raise UserError(f"--{flag}: {name} is a flag of none of these runs; a classifier's own have their name, those "
-                            f"of its language model the prefix lm., of the pretrained one pre., of tok2id ids., of "
-                            f"create_toks toks.")
+            raise UserError(f"--{flag}: {name} is a flag of none of these runs; a classifier's own have their name, "
+                            f"those of its language model the prefix lm., of the pretrained one pre., of tok2id ids., "
+                            f"of create_toks toks.")
 
 
 def select(results: list[Result], dataset: str | None = None, where: str | None = None,

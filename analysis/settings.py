@@ -24,8 +24,9 @@ class Result:
 
     setting: see above. seeds: (seed of the classifier, of its language model, of the pretrained model, of the draw of
     the training subset, of the language model's subset); None where there is none.
-    val, test: the runs that hold the predictions of each split, None where there is none. epochs: how many were planned.
-    unknown: ancestors whose record is not there. behind: the runs whose flags have each prefix, its own under "".
+    val, test: the runs that hold the predictions of each split, None where there is none. epochs: how many were
+    planned. unknown: ancestors whose record is not there. behind: the runs whose flags have each prefix, its own
+    under "".
     """
 
     run: Run
@@ -201,7 +202,8 @@ def _result(chain: Chain, run: Run) -> Result:
         if run.config.get(flag):
             setting[flag] = True
     key = tuple(seeds.get(name) for name in ("", "lm.", "pre.", "n_labels", "lm.n_labels"))
-    return Result(run, setting, key, epochs=(run.record.get("progress") or {}).get("of"), unknown=unknown, behind=behind)
+    epochs = (run.record.get("progress") or {}).get("of")
+    return Result(run, setting, key, epochs=epochs, unknown=unknown, behind=behind)
 
 
 def _distinct(found: list[Result]) -> list[Result]:
@@ -213,8 +215,8 @@ def _distinct(found: list[Result]) -> list[Result]:
         if other is result:
             kept.append(result)
         elif other.run.record["fingerprint"] != result.run.record["fingerprint"]:
-            raise UserError(f"{other.run.id} and {result.run.id} have the same flags and seeds, yet differ in what they "
-                            f"read; `python -m analysis diff` of the two says in what; move one of them away")
+            raise UserError(f"{other.run.id} and {result.run.id} have the same flags and seeds, yet differ in what "
+                            f"they read; `python -m analysis diff` of the two says in what; move one of them away")
         elif result.test is not None and other.test is None:
             other.test = result.test
     return kept

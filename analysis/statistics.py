@@ -1,7 +1,7 @@
 """Intervals and tests for error rates that vary over documents and over seeds.
 
-`wrong` is a matrix of 0 and 1, shape (documents, seeds): whether the run of a seed got a document wrong. All rates are in
-% (0 to 100). Everything is deterministic: the resampling has a fixed seed of its own, and two systems on the same
+`wrong` is a matrix of 0 and 1, shape (documents, seeds): whether the run of a seed got a document wrong. All rates are
+in % (0 to 100). Everything is deterministic: the resampling has a fixed seed of its own, and two systems on the same
 documents are resampled alike.
 """
 

@@ -42,7 +42,7 @@ def load(results_dir: str | Path | None) -> Study:
 
 @dataclass
 class Product:
-    """A table in every form. frame: one line a row and split. notes: below all of it. frames: of each block its lines."""
+    """A table in every form. frame: a line a row and split. notes: below all of it. frames: of each block its lines."""
 
     name: str
     title: str

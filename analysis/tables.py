@@ -8,7 +8,7 @@ from .comparison import Block
 from .published import TABLES
 from .rendering import Cell, Grid
 from .selection import select
-from .study import Product, Study, block_title, product
+from .study import Product, Study, product
 
 PAPER_TABLES = tuple(TABLES)
 
@@ -102,9 +102,9 @@ def agreement(study: Study, dataset: str | None = None, where: str | None = None
     measured = frame[frame["verdict"] != orderings.NO_RUNS]
     for (table, dataset_name, constant), part in measured.groupby(["table", "dataset", "constant"], sort=False):
         grids.append(_ordering_grid(f"{_title(table)}, {rendering.dataset_title(dataset_name)}", part, constant))
-    notes = ["An ordering holds, or is reversed, where the 95% interval of the difference over documents and seeds leaves "
-             "out 0; else it is undecided. p: exact permutation test over documents; Holm's correction over the pairs of "
-             "a table. Rows that are equal in the paper are no ordering."]
+    notes = ["An ordering holds, or is reversed, where the 95% interval of the difference over documents and seeds "
+             "leaves out 0; else it is undecided. p: exact permutation test over documents; Holm's correction over the "
+             "pairs of a table. Rows that are equal in the paper are no ordering."]
     if not len(measured):
         notes.insert(0, "Missing: no two rows that the paper orders have runs with a seed in common.")
     return Product("agreement", "The paper's orderings in these runs", frame, grids, notes)

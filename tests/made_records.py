@@ -84,10 +84,12 @@ class Made:
                  documents=n, sha256=digest, rows_per_class={label: n // 2 for label in self.classes})
         return name, Input(f"data/{dataset}/subsets/{name}.txt", digest[:16])
 
-    def pretrained(self, flags: dict | None = None, backwards: bool = False, bpe: bool = False, name: str = "wiki") -> str:
+    def pretrained(self, flags: dict | None = None, backwards: bool = False, bpe: bool = False,
+                   name: str = "wiki") -> str:
         if f"wiki--tok2id--{names.unit(bpe)}" not in self.records:
             self.corpus("wiki", bpe)
-        return self.run("pretrain_lm", f"wiki--pretrain_lm--{names.direction(backwards)}--{names.unit(bpe)}--{name}--all--s0",
+        kind = f"{names.direction(backwards)}--{names.unit(bpe)}"
+        return self.run("pretrain_lm", f"wiki--pretrain_lm--{kind}--{name}--all--s0",
                         {**(flags or {}), "backwards": backwards, "bpe": bpe},
                         {"ids": self.input("data/wiki/ids", f"wiki--tok2id--{names.unit(bpe)}")}, SIZES,
                         metrics={"last": {"perplexity": 60.0}, "best": {"perplexity": 60.0}})
@@ -130,7 +132,8 @@ class Made:
                        progress={"epochs": epochs, "of": epochs})
         scores = self.predict(run, dataset, "val", error)
         rows = [{"epoch": epoch, "phase": "all", "steps": 10 * (epoch + 1), "train_loss": 0.9 / (epoch + 1),
-                 "val_loss": scores["loss"] + 0.1 * (epochs - 1 - epoch), "error": scores["error"] + 3 * (epochs - 1 - epoch), "macro_f1": 0.9,
+                 "val_loss": scores["loss"] + 0.1 * (epochs - 1 - epoch),
+                 "error": scores["error"] + 3 * (epochs - 1 - epoch), "macro_f1": 0.9,
                  "seconds": 1.0} for epoch in range(epochs)]
         rows[-1]["macro_f1"] = scores["macro_f1"]
         self.save(run, metrics={"last": rows[-1], "best": rows[-1]})

@@ -279,7 +279,8 @@ def test_weights_are_chosen_on_validation_alone(tmp_path):
     assert sum(shares.values()) == pytest.approx(1) and max(shares, key=shares.get) == runs[0]
     again = [ensemble_module._member(on_val[runs.index(run)], tmp_path) for run in shares]
     assert ensemble_module.weights_on_val(again) == pytest.approx(list(shares.values()))
-    assert "may not be chosen on what they are measured on" in refusal(*on_val, results_dir=str(tmp_path), weights="val")
+    said = refusal(*on_val, results_dir=str(tmp_path), weights="val")
+    assert "may not be chosen on what they are measured on" in said
     made.save(on_val[0], fingerprint="0" * 16)
     assert "does not hold the validation predictions" in refusal(*runs, results_dir=str(tmp_path), weights="val",
                                                                  overwrite=True)

@@ -97,7 +97,8 @@ def check_cells(tables, folder):
         assert cells["val error %"].strip() == expected and cells["n"] == str(line["n_seeds"])
         assert cells["paper"] == f"{line['paper']:.2f}"
         if not np.isnan(line["difference"]):
-            assert float(cells["difference"].partition("*")[0].split()[0]) == pytest.approx(line["difference"], abs=0.006)
+            shown = float(cells["difference"].partition("*")[0].split()[0])
+            assert shown == pytest.approx(line["difference"], abs=0.006)
 
 
 def test_the_page_holds_together(page, made):
@@ -147,7 +148,8 @@ def test_in_a_browser(page, made, tmp_path):
               "document.body.style.width='';return innerWidth>640||!wide.length}</script>")
     probe = narrow + (f"<script>addEventListener('load',()=>setTimeout(()=>{{document.body.dataset.probe=["
              f"document.getElementById('{run}').open,document.documentElement.scrollWidth<=innerWidth,narrow(),"
-             f"[...document.querySelectorAll('a')].every(a=>document.getElementById(decodeURIComponent(a.hash.slice(1)))),"
+             f"[...document.querySelectorAll('a')].every(a=>"
+             f"document.getElementById(decodeURIComponent(a.hash.slice(1)))),"
              f"[...document.images].every(i=>i.complete&&i.naturalWidth>0)]}},50))</script></body>")
     probed = tmp_path / "probed.html"
     probed.write_text(path.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")

@@ -70,7 +70,8 @@ def refusal(call, *arguments, **flags):
 
 @pytest.mark.parametrize("name, rows", [("table4", {"without pretraining": "random", "with pretraining": "default"}),
                                         ("table5", {"vanilla LM": "vanilla", "AWD-LSTM LM": "default"}),
-                                        ("table6", {"no LM fine-tuning": "none", "full": "full", "full + discr": "discr",
+                                        ("table6", {"no LM fine-tuning": "none", "full": "full",
+                                                    "full + discr": "discr",
                                                     "full + discr + stlr": "default"}),
                                         ("table7", {"from scratch": "scratch", "full": "t7-full",
                                                     "full + discr": "t7-full-discr", "last": "t7-last",
@@ -114,7 +115,8 @@ def test_differences_are_paired_and_corrected(whole):
 def test_few_labels(whole):
     made, shown = tables.low_shot(study.load(whole.folder))
     [curves] = shown
-    assert list(curves.points) == ["ULMFiT, semi-supervised", "ULMFiT, supervised", "from scratch", "tf-idf, 1- to 2-grams"]
+    assert list(curves.points) == ["ULMFiT, semi-supervised", "ULMFiT, supervised", "from scratch",
+                                   "tf-idf, 1- to 2-grams"]
     assert curves.sizes() == [100, 500, 1000]  # the last are the runs on all labels
     lines = made.frame[(made.frame["n_labels"] == 100) & (made.frame["split"] == "val")].set_index("row")
     assert (lines["n_seeds"] == 2).all() and lines.loc["from scratch", "reference"]
@@ -295,7 +297,8 @@ def test_flags_that_do_not_exist_and_filters_that_are_none(small):
 
 # -- forms -------------------------------------------------------------------------------------------------------------
 
-ODD = Grid("50% of R&D_#1 {x}~^\\", ("", "a|b"), ((Cell("<b>&\"'"), Cell("5.00 ± 0.10", True, ("a--b", "c"))),), ("中 $1",))
+ODD = Grid("50% of R&D_#1 {x}~^\\", ("", "a|b"), ((Cell("<b>&\"'"), Cell("5.00 ± 0.10", True, ("a--b", "c"))),),
+           ("中 $1",))
 
 
 def test_every_form_escapes_its_own_signs():
@@ -370,7 +373,8 @@ def test_a_profile_whose_flags_only_some_rows_read(tmp_path):
             "to_the_end": {"startat": 2, **flat, **constant},  # Figure 4's, which is not stopped early
             "last": {"last": True, **flat, **constant, **stop}, "chain_thaw": {"chain_thaw": True, **constant, **stop},
             "freez": {**gradual, **flat, **constant, **stop}, "freez_discr": {**gradual, **constant, **stop},
-            "freez_stlr": {**gradual, **flat, **stlr, **stop}, "freez_cos": {**gradual, **flat, "use_clr": False, **stop}}
+            "freez_stlr": {**gradual, **flat, **stlr, **stop},
+            "freez_cos": {**gradual, **flat, "use_clr": False, **stop}}
     for name, flags in rows.items():
         made.classifier("imdb", None if name == "scratch" else model, 6, name, {**clas, **flags}, test=False)
     for name, source, flags, cl in (("none", pretrained, {"notrain": True}, 50),

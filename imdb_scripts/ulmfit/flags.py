@@ -201,7 +201,7 @@ FLAGS: dict[str, Flag] = {
     "by": Flag("text", DATA, "flags that make the rows, separated by commas, as lr,lm.cl", result=False),
     "run": Flag("text", DATA, "id of a run, or the path of its folder", result=False),
     "other": Flag("text", DATA, "id of the run to compare with, or the path of its folder", result=False),
-    "weights": Flag("text", DATA, "one number a run, separated by commas; or val: chosen on the validation predictions"),
+    "weights": Flag("text", DATA, "one number a run, separated by commas; or val: chosen on validation predictions"),
     "runs": Flag("text", DATA, "ids of runs, or paths of their folders", result=False),
     # prediction
     "text": Flag("text", DATA, "the text; without it and without --csv, standard input, a text a line", result=False),
