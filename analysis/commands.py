@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from .study import Product, Study
 
 
+_FIGURES = 6  # of one table and dataset; a sweep may have hundreds of blocks
+
+
 def _deliver(found: "Study", made: "Product", drawn: Sequence[Path], quiet: bool) -> None:
     """Writes and prints a table; the figures are written already."""
     from . import study
@@ -25,12 +28,14 @@ def _deliver(found: "Study", made: "Product", drawn: Sequence[Path], quiet: bool
 
 
 def draw_blocks(made: "Product", blocks: Sequence["Block"], folder: Path) -> list[Path]:
-    """Bars of each block that has runs, named after the table and, from the second of a dataset on, numbered."""
+    """Bars of the fullest blocks of each dataset, named after the table and, from the second on, numbered."""
     from . import figures, study
 
     paths, count = [], {}
     for block, lines in zip(blocks, made.frames):
         number = count[block.dataset] = count.get(block.dataset, 0) + 1
+        if number > _FIGURES:
+            continue
         name = f"{made.name}-{block.dataset}" + (f"-{number}" if number > 1 else "")
         paths += figures.bars(lines[lines["split"] == block.main_split], folder, name, study.block_title(block))
     return paths

@@ -11,6 +11,7 @@ import pyarrow.csv  # else `pa.csv` is not there
 from ulmfit.errors import UserError
 
 _PREFIX = "p:"
+_BATCH = 32  # files that a thread parses at a time
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,14 @@ class Outcomes:
     def prefetch(self, folders: Iterable[Path]) -> None:
         """Reads many at once, on every core, for `wrong` to have them. Raises UserError as `wrong` does."""
         asked = [folder for folder in dict.fromkeys(folders) if folder not in self._wrong]
+        batches = [asked[start:start + _BATCH] for start in range(0, len(asked), _BATCH)]
+
+        def parsed(batch: list[Path]) -> list[pa.Table]:
+            return [_parsed(folder / "predictions.csv") for folder in batch]
+
         with ThreadPoolExecutor() as pool:  # pyarrow parses without the interpreter's lock
-            for folder, table in zip(asked, pool.map(lambda folder: _parsed(folder / "predictions.csv"), asked)):
-                self._wrong[folder] = self._wrong_in(folder, table)
+            for batch, tables in zip(batches, pool.map(parsed, batches)):
+                self._wrong.update({folder: self._wrong_in(folder, table) for folder, table in zip(batch, tables)})
 
     def _wrong_in(self, folder: Path, table: pa.Table) -> tuple[Documents, np.ndarray]:
         known, probabilities, classes = self._arranged(folder / "predictions.csv", table)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 REPLICATES = 2000
 CONFIDENCE = 0.95
@@ -118,13 +118,19 @@ def document_test(wrong: np.ndarray, reference: np.ndarray) -> Test:
         if size and count:
             # Every one of `count` documents adds +size or -size: in steps of 2 x size from the lowest sum.
             steps = np.zeros(2 * size * count + 1)
-            steps[::2 * size] = scipy.stats.binom.pmf(np.arange(count + 1), count, 0.5)
+            steps[::2 * size] = _fair_coins(int(count))
             distribution = np.convolve(distribution, steps)
     middle = (len(distribution) - 1) // 2
     distance = abs(int(differences.sum()))
     p = distribution[:middle - distance + 1].sum() + distribution[middle + distance:].sum() if distance else 1.0
     changed = int(np.count_nonzero(differences))
     return Test(min(1.0, float(p)), min(1.0, 2.0 ** (1 - changed)))
+
+
+def _fair_coins(count: int) -> np.ndarray:
+    """Probability of 0 to `count` heads. By log factorials, as binomial coefficients soon exceed a float."""
+    log_factorials = scipy.special.gammaln(np.arange(count + 1) + 1.0)
+    return np.exp(log_factorials[-1] - log_factorials - log_factorials[::-1] - count * np.log(2.0))
 
 
 def seed_test(wrong: np.ndarray, reference: np.ndarray) -> Test:
