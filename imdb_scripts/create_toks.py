@@ -174,6 +174,7 @@ def _write(run: records.Run, tokenized: Iterator[tuple], survey: Survey) -> tupl
 
     Returns {split: {"documents", "tokens"}} and {"test in train": documents whose text is}.
     """
+    from ulmfit import text_hashes
     from ulmfit.corpus import text_hash
     from ulmfit.vocab import DOCUMENT_COLUMNS, DocumentRow
 
@@ -183,6 +184,7 @@ def _write(run: records.Run, tokenized: Iterator[tuple], survey: Survey) -> tupl
     done = 0
     with ExitStack() as stack:
         outputs = {}
+        recorded = stack.enter_context(text_hashes.writing(run.folder / text_hashes.FILE))
 
         def open_split(split: str) -> tuple:
             text, table = (stack.enter_context(files.replacing(run.artefact / f"{split}{suffix}"))
@@ -204,6 +206,7 @@ def _write(run: records.Run, tokenized: Iterator[tuple], survey: Survey) -> tupl
                 written[split]["documents"] += 1
                 written[split]["tokens"] += length
                 hashes[split].append(mark)
+                recorded(split, f"{source}:{row}", mark)
             done += len(lines)
             now = time.monotonic()
             if now - said >= SECONDS_BETWEEN_LINES:

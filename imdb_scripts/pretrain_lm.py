@@ -8,7 +8,7 @@ from ulmfit.names import DataFolder
 from ulmfit.schedules import ScheduleFlags
 
 
-def pretrain_lm(dir_path=None, cuda_id=None, cl=1, bs=64, backwards=False, lr=3e-4, sampled=True, pretrain_id="",
+def pretrain_lm(dir_path=None, cuda_id=None, cl=1, bs=64, backwards=False, lr=3e-4, sampled=False, pretrain_id="",
                 seed=0, emb_sz=400, n_hid=1152, n_layers=3, bptt=70, dropmult=0.5, bpe=False,
                 early_stopping=False, patience=6, divisor=None, schedule=None, cut_frac=None, ratio=None,
                 pct_start=None, div=None, div_final=None, mom_max=None, mom_min=None, dropout_input=None,

@@ -7,4 +7,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source sweeps/environment.sh
 choose_python train
-exec "$PYTHON" sweeps/speed/compare.py --data="${DATA:-data/imdb}" --rounds="${ROUNDS:-3}" "$@"
+exec "$PYTHON" sweeps/speed.py --data="${DATA:-data/imdb}" --rounds="${ROUNDS:-3}" "$@"

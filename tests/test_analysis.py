@@ -9,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from analysis import ensemble as ensemble_module
 from analysis.ensemble import Member, average, ensemble, ensemble_id
+from made_records import Made
+from statsmodels.stats.contingency_tables import mcnemar
 from ulmfit import metrics, predictions
 from ulmfit.errors import UserError
 from ulmfit.predictions import Predictions
@@ -237,3 +240,70 @@ def test_the_id_of_an_average_with_a_baseline_puts_like_under_like():
     run = ensemble_id([member("imdb--eval_clas--fwd--word--default--all--s0--test"),
                        member("imdb--train_baseline--word--tfidf-2grams--all--s0--test")])
     assert run.startswith("imdb--ensemble--fwd--word--default+tfidf-2grams--all--s0--test--")
+
+
+# -- weights, gain and its test ----------------------------------------------------------------------------------------
+
+def test_weights_by_number_follow_their_run(tmp_path, capsys):
+    make_run(tmp_path, FWD, P_FWD)
+    make_run(tmp_path, BWD, P_BWD)
+    for runs, weights in (((FWD, BWD), "3,1"), ((BWD, FWD), "1,3")):
+        ensemble(*runs, results_dir=str(tmp_path), weights=weights)
+    [folder] = of_ensembles(tmp_path)  # the same run, asked for in two ways
+    np.testing.assert_allclose(predictions.read(folder / "predictions.csv").probabilities, (3 * P_FWD + P_BWD) / 4)
+    record = json.loads((folder / "run.json").read_text())
+    assert record["weights"] == [0.25, 0.75] and record["config"] == {"weights": "1,3"}  # in the order of the ids
+    assert "already done" in capsys.readouterr().out
+    ensemble(FWD, BWD, results_dir=str(tmp_path))
+    assert len(of_ensembles(tmp_path)) == 2
+    for weights in ("1", "1,-1", "0,0", "a,b", "1,nan"):
+        assert "2 numbers of 0 or more" in refusal(FWD, BWD, results_dir=str(tmp_path), weights=weights)
+
+
+def test_weights_are_chosen_on_validation_alone(tmp_path):
+    made = Made(tmp_path, documents=300)
+    made.corpus("toy")
+    runs, on_val = [], []
+    for name, error in (("good", 5), ("bad", 35)):
+        clas = made.classifier("toy", None, error, name, {"from_scratch": True})
+        runs.append(clas.replace("train_clas", "eval_clas") + "--test")
+        on_val.append(clas)
+    made.baseline("toy", 20)
+    runs.append(made.baseline("toy", 20, split="test"))
+    on_val.append(runs[-1].removesuffix("test") + "val")
+    ensemble(*runs, results_dir=str(tmp_path), weights="val")
+    [folder] = of_ensembles(tmp_path)
+    record = json.loads((folder / "run.json").read_text())
+    assert set(on_val) | set(runs) == set(record["parents"])
+    shares = dict(zip(record["members"], record["weights"]))
+    assert sum(shares.values()) == pytest.approx(1) and max(shares, key=shares.get) == runs[0]
+    again = [ensemble_module._member(on_val[runs.index(run)], tmp_path) for run in shares]
+    assert ensemble_module.weights_on_val(again) == pytest.approx(list(shares.values()))
+    said = refusal(*on_val, results_dir=str(tmp_path), weights="val")
+    assert "may not be chosen on what they are measured on" in said
+    made.save(on_val[0], fingerprint="0" * 16)
+    assert "does not hold the validation predictions" in refusal(*runs, results_dir=str(tmp_path), weights="val",
+                                                                 overwrite=True)
+
+
+def test_the_gain_has_an_interval_and_mcnemars_test(tmp_path):
+    generator = np.random.default_rng(0)
+    labels = generator.integers(2, size=400)
+    members = []
+    for name in (FWD, BWD, FWD.replace("s0", "s1")):
+        p = np.clip(labels + 0.7 * generator.standard_normal(400), 0.01, 0.99)
+        make_run(tmp_path, name, np.column_stack([1 - p, p]), range(400), [CLASSES[label] for label in labels], CLASSES,
+                 [f"test:{row}" for row in range(400)])
+        members.append(ensemble_module._member(name, tmp_path))
+    mean = average([member.predictions for member in members])
+    found = ensemble_module.gain(members, mean)
+    ours = mean.argmax(axis=1) != labels
+    for member, row in zip(members, found.members):
+        theirs = member.predictions.probabilities.argmax(axis=1) != labels
+        assert row["error"] == pytest.approx(100 * theirs.mean())
+        assert row["above"] == pytest.approx(100 * (theirs.mean() - ours.mean()))
+        assert row["low"] <= row["above"] <= row["high"] and row["p_holm"] >= row["p"]
+        table = [[0, int((theirs & ~ours).sum())], [int((~theirs & ours).sum()), 0]]
+        assert row["p"] == pytest.approx(mcnemar(table, exact=True).pvalue)
+    assert found.interval.low <= found.mean <= found.interval.high
+    assert found.best == pytest.approx(min(row["above"] for row in found.members))

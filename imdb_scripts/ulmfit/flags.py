@@ -194,8 +194,15 @@ FLAGS: dict[str, Flag] = {
     # analysis
     "stage": Flag("id", DATA, "only the runs of this stage, e.g. train_clas", result=False),
     "dataset": Flag("id", DATA, "only the runs on this dataset, e.g. imdb", result=False),
-    "status": Flag("choice", DATA, "only the runs in this state; stopped: its process is gone", result=False,
-                   choices=("finished", "running", "stopped", "interrupted", "failed")),
+    "status": Flag("choice", DATA, "only the runs in this state; stopped: its process is gone; stale: what it read has "
+                                   "been made anew since", result=False,
+                   choices=("finished", "running", "stopped", "interrupted", "failed", "stale")),
+    "match": Flag("text", DATA, "only the runs with this text in their id", result=False),
+    "where": Flag("text", DATA, "only the runs whose flags have these values, as lm.cl=15,lr=0.01", result=False),
+    "by": Flag("text", DATA, "flags that make the rows, separated by commas, as lr,lm.cl", result=False),
+    "run": Flag("text", DATA, "id of a run, or the path of its folder", result=False),
+    "other": Flag("text", DATA, "id of the run to compare with, or the path of its folder", result=False),
+    "weights": Flag("text", DATA, "one number a run, separated by commas; or val: chosen on validation predictions"),
     "runs": Flag("text", DATA, "ids of runs, or paths of their folders", result=False),
     # prediction
     "text": Flag("text", DATA, "the text; without it and without --csv, standard input, a text a line", result=False),
@@ -252,6 +259,11 @@ OF_STAGE: dict[str, dict[str, Flag]] = {
         "status": Flag("bool", RUN, "show how the runs of the plan stand", result=False)},
     "prepare_wiki": {
         "lang": Flag("id", DATA, "language of the Wikipedia, as the dump names it: en, de, zh, simple")},
+    "report": {"output": Flag("path", DATA, "the page to write", result=False)},
+    "collect": {"output": Flag("path", DATA, "file to write, .csv or .parquet", result=False)},
+    **{f"table{number}": {
+        "backwards": replace(FLAGS["backwards"], help="the runs of the backward direction"),
+        "bpe": replace(FLAGS["bpe"], help="the runs on subwords")} for number in (4, 5, 6, 7)},
     "generate": {
         "text": Flag("text", DATA, "the text to go on with"),
         "seed": Flag("int", TRAINING, "seed of the draws", low=0),

@@ -6,12 +6,13 @@ from typing import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastai.text.models.awdlstm import (AWD_LSTM, EmbeddingDropout, WeightDropout, awd_lstm_clas_config,
+from fastai.text.models.awdlstm import (AWD_LSTM, EmbeddingDropout, awd_lstm_clas_config,
                                         awd_lstm_clas_split, awd_lstm_lm_config, awd_lstm_lm_split, dropout_mask)
 from fastai.text.models.core import PoolingLinearClassifier, SentenceEncoder, get_language_model, get_text_classifier
 from torch import Tensor, nn
 
 from .hyperparameters import HIDDEN_LAYERS, Dropouts
+from .lstm import SafeLSTM
 from .vocab import PAD_ID
 
 lm_groups, classifier_groups = awd_lstm_lm_split, awd_lstm_clas_split
@@ -42,15 +43,18 @@ class LookupDropout(EmbeddingDropout):
 
 
 def _mend(encoder: AWD_LSTM) -> None:
-    """Makes dropout of words quick, and lets a model whose weight dropout is 0 go from training to evaluation.
+    """Makes dropout of words quick and the LSTMs safe in bfloat16, and lets a model whose weight dropout is 0 go from
+    training to evaluation.
 
     `F.dropout` with p = 0 returns the weight itself, which the LSTM would register as a parameter of its own and then
     refuse the copy that evaluation puts in its place; `reset` gives it a copy from the start.
     """
     encoder.encoder_dp = LookupDropout(encoder.encoder, encoder.encoder_dp.embed_p)
-    for module in encoder.rnns:
-        if isinstance(module, WeightDropout) and module.weight_p == 0:
-            module._setweights = module.reset
+    for dropped in encoder.rnns:
+        # As fastai made it, weights and all; only its forward pass is another.
+        dropped.module.__class__ = SafeLSTM
+        if dropped.weight_p == 0:
+            dropped._setweights = dropped.reset
 
 
 class ChunkedEncoder(SentenceEncoder):

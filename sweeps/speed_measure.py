@@ -1,4 +1,4 @@
-"""One measurement of the speed benchmark, in a process of its own: `python sweeps/speed/measure.py WORK WHOSE JSON`.
+"""One measurement of the speed benchmark, in a process of its own: `python sweeps/speed_measure.py WORK WHOSE JSON`.
 
 WHOSE is `ours`, the stage's own code, or `stock`, fastai as its documentation has it; JSON holds the sizes. Prints one
 line of JSON: what was done per second, seconds, peak memory.
@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "imdb_scripts"))
 
 SIZES = {"small": {"emb_sz": 200, "n_hid": 400, "n_layers": 2}, "paper": {"emb_sz": 400, "n_hid": 1152, "n_layers": 3}}

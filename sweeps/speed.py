@@ -1,7 +1,7 @@
 """Ours and stock fastai in turn, round after round: medians, ratios within a round, and their spread.
 
 Writes results/tables/speed.json (every measurement), .csv and .md, and results/figures/speed.pdf and .png. Each
-measurement is a process of its own (measure.py). Called by sweeps/speed.sh.
+measurement is a process of its own (speed_measure.py). Called by sweeps/speed.sh.
 """
 
 import argparse
@@ -15,11 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from statistics import median
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "imdb_scripts"))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from measure import SIZES  # noqa: E402
+from speed_measure import SIZES  # noqa: E402
 from ulmfit import files, machine  # noqa: E402
 from ulmfit.errors import UserError  # noqa: E402
 from ulmfit.names import DataFolder  # noqa: E402
@@ -84,11 +83,11 @@ def growths(data: str, threads: int) -> dict[str, list[tuple[int, str, dict]]]:
 
 def measured(work: str, whose: str, sizes: dict) -> dict:
     """One measurement. Raises UserError when it fails."""
-    done = subprocess.run([sys.executable, str(Path(__file__).with_name("measure.py")), work, whose, json.dumps(sizes)],
+    done = subprocess.run([sys.executable, str(Path(__file__).with_name("speed_measure.py")), work, whose, json.dumps(sizes)],
                           capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"measuring {work} of {whose} failed ({last}); by hand: python sweeps/speed/measure.py {work} "
+        raise UserError(f"measuring {work} of {whose} failed ({last}); by hand: python sweeps/speed_measure.py {work} "
                         f"{whose} '{json.dumps(sizes)}'")
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -204,11 +203,11 @@ def write(found: dict) -> None:
 
 def draw(found: dict, folder: Path) -> None:
     """Left: how many times as fast as stock, with the extremes. Right: what one unit costs as something grows."""
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # Type 42: fonts that a publisher's check accepts.
-    import matplotlib
     matplotlib.rcParams["pdf.fonttype"] = 42
     rows = [row for entry in found["works"] for row in summary(entry, found["product"])
             if row["whose"] != "stock" and entry["name"] != "help"]
@@ -221,13 +220,12 @@ def draw(found: dict, folder: Path) -> None:
     spread = [[row["ratio"] - row["lowest_ratio"] for row in rows], [row["highest_ratio"] - row["ratio"] for row in rows]]
     bars.barh(range(len(rows)), ratios, xerr=spread, color="0.65", ecolor="black", capsize=2)
     bars.axvline(1, color="black", linewidth=1)
-    bars.set_yticks(range(len(rows)), [f"{row['work'].split(',')[0]}: {row['whose'].removeprefix('ours, ')}"
-                                       for row in rows], fontsize=7)
     names = {"lm small": "LM, small", "lm paper": "LM, paper's size", "clas small": "classifier, small",
              "clas paper": "classifier, paper's size", "head small": "last group, small", "eval small":
              "evaluation, small", "eval paper": "evaluation, paper's size", "tokens": "tokens"}
-    bars.set_yticklabels([f"{names[entry['name']]}: {label}" for entry in found["works"] if entry["name"] != "help"
-                          for label in entry["measured"] if label != "stock"], fontsize=7)
+    bars.set_yticks(range(len(rows)), [f"{names[entry['name']]}: {label}" for entry in found["works"]
+                                       if entry["name"] != "help" for label in entry["measured"] if label != "stock"],
+                    fontsize=7)
     bars.invert_yaxis()
     bars.set_xlabel("times as fast as stock fastai", fontsize=8)
     bars.tick_params(axis="x", labelsize=7)

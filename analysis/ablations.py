@@ -1,0 +1,61 @@
+"""Tables of the user's own sweeps: what varies is named, what stays constant is shown, nothing else may vary."""
+
+from collections import defaultdict
+
+from ulmfit.errors import UsageError, UserError
+
+from .comparison import Block, entry_of
+from .selection import check_names
+from .settings import Result
+from .study import Study, shown_value
+
+
+def blocks(study: Study, results: list[Result], by: list[str]) -> list[Block]:
+    """A block a dataset, a row for each combination of the flags `by`; the one at the defaults is the reference.
+
+    Raises UserError when results that would stand in one row differ in a flag that is not in `by`.
+    """
+    if not by:
+        raise UsageError("--by=FLAG[,FLAG] names the flags that make the rows, as --by=lr,use_clr")
+    check_names(by, results, "by")
+    by_dataset: dict[str, dict[tuple, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        row = tuple((flag, shown_value(result.value(flag))) for flag in by)
+        by_dataset[result.dataset][row].append(result)
+    study.outcomes.prefetch(run.folder for result in results for run in (result.val, result.test) if run is not None)
+    found = []
+    for dataset, rows in sorted(by_dataset.items()):
+        for members in rows.values():
+            _check_seeds_alone(members, by)
+        every = [result for members in rows.values() for result in members]
+        flags = list(dict.fromkeys(flag for result in every for flag in result.setting if flag not in by))
+        varying = [flag for flag in flags if len({repr(result.setting.get(flag)) for result in every}) > 1]
+        constant = {flag: every[0].setting[flag] for flag in flags if flag not in varying}
+        ordered = sorted(rows.items(), key=lambda item: [_sortable(value) for _, value in item[0]])
+        default = next((row for row, members in ordered if not set(by) & set(members[0].setting)), ordered[0][0])
+        entries = [entry_of(", ".join(f"{flag}={value}" for flag, value in row), members, study.outcomes,
+                            reference=row == default) for row, members in ordered]
+        notes = [f"From row to row these differ too: {', '.join(varying)}."] if varying else []
+        found.append(Block("ablation", dataset, entries, constant, notes))
+    return found
+
+
+def _sortable(value: str) -> tuple:
+    try:
+        return 0, float(value), ""
+    except ValueError:
+        return 1, 0.0, value
+
+
+def _check_seeds_alone(results: list[Result], by: list[str]) -> None:
+    stages = sorted({result.run.stage for result in results})
+    if len(stages) > 1:
+        raise UserError(f"classifiers and linear baselines ({', '.join(stages)}) would stand in one row; choose with "
+                        f"--stage")
+    flags = dict.fromkeys(flag for result in results for flag in result.setting if flag not in by)
+    for flag in flags:
+        values = sorted({shown_value(result.value(flag)) for result in results}, key=_sortable)
+        if len({repr(result.setting.get(flag)) for result in results}) > 1:
+            raise UserError(f"runs that --by={','.join(by)} puts into one row differ in {flag} ({', '.join(values)}), "
+                            f"as {results[0].run.id} and others; add {flag} to --by, or choose by --where={flag}="
+                            f"{values[0]}")

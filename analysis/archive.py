@@ -1,0 +1,191 @@
+"""The runs in a results folder, each with what it descends from and whether it still stands."""
+
+import json
+import os
+import socket
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Iterator
+
+from ulmfit import names, records
+from ulmfit.errors import UserError
+
+_KEYS = ("id", "stage", "stage_version", "status", "error", "fingerprint", "config", "inputs", "parents", "metrics",
+         "started", "wall_seconds", "sessions")
+
+
+def results_folder(results_dir: str | None) -> Path:
+    """The folder typed, which must exist, or the project's."""
+    if results_dir is None:
+        return names.project_root() / "results"
+    return names.existing_dir(results_dir, "results_dir", "expected the folder that holds `runs`")
+
+
+def state(record: dict) -> str:
+    """The record's status, but `stopped` for a run whose process ended without a word (killed, power cut).
+
+    Of a run on another machine only its record is known.
+    """
+    if record["status"] != "running":
+        return record["status"]
+    session = record["sessions"][-1]
+    if session["host"] != socket.gethostname():
+        return "running"
+    try:
+        os.kill(session["pid"], 0)
+    except ProcessLookupError:
+        return "stopped"
+    except PermissionError:
+        pass
+    return "running"
+
+
+@dataclass(eq=False)
+class Run:
+    """A run's folder and its record, as JSON gives it."""
+
+    folder: Path
+    record: dict
+
+    @property
+    def id(self) -> str:
+        return self.record["id"]
+
+    @property
+    def stage(self) -> str:
+        return self.record["stage"]
+
+    @property
+    def dataset(self) -> str | None:
+        return self.record.get("dataset")
+
+    @property
+    def config(self) -> dict:
+        """The flags that change the result and differ from their default, sizes as the weights have them."""
+        return self.record["config"]
+
+    @cached_property
+    def state(self) -> str:
+        return state(self.record)
+
+    def metric(self, name: str, which: str = "last") -> float | None:
+        """A number of the record at the last or the best epoch, None when it has none."""
+        return (self.record["metrics"].get(which) or {}).get(name)
+
+    def epochs(self) -> list[dict]:
+        """The rows of metrics.jsonl; a line cut off by a power cut is left out."""
+        path, rows = self.folder / "metrics.jsonl", []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return rows
+
+
+@dataclass
+class Archive:
+    """All runs below `folder`/runs by id, and a line for each folder that could not be read."""
+
+    folder: Path
+    runs: dict[str, Run] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+    _stale: dict[str, str | None] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs.values())
+
+    def get(self, run: str) -> Run:
+        """A run by its id or the path of its folder. Raises UserError when there is none."""
+        name = run.rstrip("/")
+        if found := self.runs.get(name) or self.runs.get(Path(name).name if "/" in name else ""):
+            return found
+        raise UserError(f"there is no run {run} in {self.folder / 'runs'}; `python -m analysis runs` lists what there "
+                        f"is")
+
+    def parent(self, run: Run, role: str) -> Run | None:
+        """The run that made one of its inputs: None without such an input, without its record, or when the run of that
+        name has been made anew since."""
+        given = run.record["inputs"].get(role)
+        parent = self.runs.get(given["run"]) if given else None
+        if parent is None or parent.record["fingerprint"] != _made_by(given["fingerprint"]):
+            return None
+        return parent
+
+    def stale(self, run: Run) -> str | None:
+        """Why a run no longer stands: something it read has been made anew since, or its stage's results changed."""
+        if run.id not in self._stale:
+            self._stale[run.id] = None  # ends a circle, which only a hand-edited record can have
+            self._stale[run.id] = self._why_stale(run)
+        return self._stale[run.id]
+
+    def _why_stale(self, run: Run) -> str | None:
+        if run.record["stage_version"] != records.STAGE_VERSIONS.get(run.stage):
+            return f"made by another version of {run.stage}"
+        for role, given in run.record["inputs"].items():
+            parent = self.runs.get(given["run"])
+            # `labels` has a fingerprint of its own; a language model that goes on under its own name reads its former
+            # self, whose record is gone.
+            if parent is None or parent is run or role == "labels":
+                continue
+            if parent.record["fingerprint"] != _made_by(given["fingerprint"]):
+                return f"{parent.id} was made anew since"
+            if why := self.stale(parent):
+                return f"{parent.id} is stale ({why})" if "stale" not in why else why
+        return None
+
+    def problem(self, run: Run) -> str | None:
+        """Why a run's numbers cannot be used, None when they can."""
+        if run.state != "finished":
+            return f"{run.state}: {run.record['error']}" if run.record.get("error") else run.state
+        why = self.stale(run)
+        return f"stale: {why}" if why else None
+
+    def ancestors(self, run: Run) -> list[Run]:
+        """The runs it descends from whose records are there, parents before children."""
+        found: dict[str, Run] = {}
+
+        def visit(child: Run) -> None:
+            for name in child.record["parents"]:
+                parent = self.runs.get(name)
+                if parent is not None and parent is not run and name not in found:
+                    found[name] = parent
+                    visit(parent)
+                    found[name] = found.pop(name)  # behind its own parents
+
+        visit(run)
+        return list(found.values())
+
+
+def _made_by(fingerprint: str) -> str:
+    """The fingerprint of the run that made an input; an intermediate classifier is its run's own."""
+    return fingerprint.removesuffix("-intermediate")
+
+
+def load(results_dir: str | Path | None) -> Archive:
+    """Reads every run.json below results_dir/runs; what is none is named in `unreadable`."""
+    archive = Archive(results_folder(None if results_dir is None else str(results_dir)))
+    top = archive.folder / "runs"
+    for folder in sorted(top.iterdir()) if top.is_dir() else ():
+        if folder.name.startswith(".") or not folder.is_dir():
+            continue
+        try:
+            record = records.read_run(folder)
+            missing = [key for key in _KEYS if key not in record]
+            if missing or not record["sessions"]:
+                raise KeyError(missing[0] if missing else "sessions")
+        except UserError as error:
+            archive.unreadable.append(f"unreadable: {error}")
+            continue
+        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+            # run.json is JSON, yet no record: cut by hand, or of a version to come.
+            archive.unreadable.append(f"unreadable: {folder} holds no record that this version knows "
+                                      f"({type(error).__name__}: {error})")
+            continue
+        if record["id"] in archive.runs:
+            archive.unreadable.append(f"unreadable: {folder} holds the record of {record['id']}, which has a folder of "
+                                      f"its own")
+            continue
+        archive.runs[record["id"]] = Run(folder, record)
+    return archive

@@ -1,0 +1,157 @@
+"""Forward and backward, words and subwords: single classifiers beside the average of their probabilities."""
+
+from collections import defaultdict
+from itertools import product as combinations
+from typing import Callable, Iterable
+
+import numpy as np
+from ulmfit.errors import UserError
+
+from .comparison import SPLITS, Block, Entry, entry_of, seed_key
+from .outcomes import difference
+from .paper_rows import is_row
+from .published import BIDIRECTIONAL, DATASETS, OTHER_METHODS, TABLES, ULMFIT_TEST
+from .rendering import PAPER_ONLY
+from .settings import Result
+from .study import Study
+
+BOTH = {"forward": False, "backward": True}
+ULMFIT = TABLES["table7"].reference
+SCRATCH = TABLES["table7"].rows[0]
+
+
+def average_entry(name: str, members: list[list[Result]], study: Study, **facts) -> Entry:
+    """The row of the averaged probabilities: seed by seed, where each member has a run of that seed.
+
+    members: each a list of results that differ in seeds alone. Raises UserError when the members of a seed predicted
+    different documents or classes.
+    """
+    entry = Entry(name, **facts)
+    by_seed = [{seed_key(result, results): result for result in results} for results in members]
+    for seed in [seed for seed in by_seed[0] if all(seed in others for others in by_seed[1:])] if by_seed else ():
+        for split in SPLITS:
+            runs = [member[seed].of(split) for member in by_seed]
+            if any(run is None for run in runs):
+                continue
+            read = [study.outcomes.probabilities(run.folder) for run in runs]
+            documents, _, classes = read[0]
+            for run, (others, _, other_classes) in zip(runs[1:], read[1:]):
+                if others is not documents:
+                    raise UserError(f"{run.id} and {runs[0].id} cannot be averaged: {difference(others, documents)}")
+                if other_classes != classes:
+                    raise UserError(f"{run.id} and {runs[0].id} cannot be averaged: the classes are "
+                                    f"{', '.join(other_classes)} there, {', '.join(classes)} here")
+            mean = np.mean([probabilities for _, probabilities, _ in read], axis=0)
+            entry.add(split, seed, documents, study.outcomes.wrong_of(documents, mean, classes, runs[0].folder),
+                      "&".join(run.id for run in runs))
+    return entry
+
+
+def _profile(result: Result, blind: Callable[[str], bool]) -> tuple:
+    return tuple(sorted((name, repr(value)) for name, value in result.setting.items() if not blind(name)))
+
+
+def grouped(results: Iterable[Result], blind: Callable[[str], bool]) -> dict[tuple, list[Result]]:
+    """Results by dataset, stage and all flags that are not `blind`, in order of the dataset."""
+    groups = defaultdict(list)
+    for result in results:
+        groups[result.dataset, result.run.stage, _profile(result, blind)].append(result)
+    order = list(DATASETS)
+    return dict(sorted(groups.items(), key=lambda item: (
+        order.index(item[0][0]) if item[0][0] in order else len(order), item[0][0], bool(item[1][0].setting.get("bpe")),
+        -len(item[1]))))
+
+
+def _constant(results: list[Result], blind: Callable[[str], bool]) -> dict:
+    return {name: value for name, value in results[0].setting.items() if not blind(name)}
+
+
+def _of_direction(results: list[Result], backwards: bool) -> list[Result]:
+    return [result for result in results if bool(result.setting.get("backwards")) == backwards]
+
+
+def _is_direction(name: str) -> bool:
+    """The two directions of fastai's weights are two files."""
+    return name in ("backwards", "pre.fingerprint")
+
+
+def bidirectional_blocks(study: Study, results: list[Result]) -> list[Block]:
+    """A block for each dataset and setting that was trained in both directions."""
+    blocks = []
+    for (dataset, stage, _), group in grouped(results, _is_direction).items():
+        sides = {name: _of_direction(group, backwards) for name, backwards in BOTH.items()}
+        if stage != "train_clas" or not all(sides.values()):
+            continue
+        ours = is_row(ULMFIT, group[0].setting) and not {"bpe", "n_labels"} & set(group[0].setting)
+        paper = BIDIRECTIONAL.get(dataset, {}) if ours else {}
+        entries = [entry_of(name, side, study.outcomes, paper=paper.get(name), reference=name == "forward")
+                   for name, side in sides.items()]
+        entries.append(average_entry("averaged", list(sides.values()), study, paper=paper.get("averaged")))
+        blocks.append(Block("bidirectional", dataset, entries, _constant(group, _is_direction), main_split="test"))
+    return blocks
+
+
+def _is_unit(name: str) -> bool:
+    """Flags that words and subwords cannot have in common."""
+    prefixes = ("ids.", "toks.", "pre.ids.", "pre.toks.")
+    return name in ("backwards", "bpe", "pre.fingerprint") or name.startswith(prefixes)
+
+
+def subword_blocks(study: Study, results: list[Result]) -> list[Block]:
+    """A block for each dataset and setting that was trained on words and on subwords."""
+    blocks = []
+    for (dataset, stage, _), group in grouped(results, _is_unit).items():
+        sides = {(unit, name): [result for result in _of_direction(group, backwards)
+                                if bool(result.setting.get("bpe")) == bpe]
+                 for (unit, bpe), (name, backwards) in combinations({"word": False, "subword": True}.items(),
+                                                                    BOTH.items())}
+        if stage != "train_clas" or not all(any(sides[unit, way] for way in BOTH) for unit in ("word", "subword")):
+            continue
+        _check_one_vocabulary(sides)
+        entries = []
+        for unit in ("word", "subword"):
+            entries += [entry_of(f"{unit}, {way}", sides[unit, way], study.outcomes,
+                                 reference=(unit, way) == ("word", "forward")) for way in BOTH]
+            entries.append(average_entry(f"{unit}, averaged", [sides[unit, way] for way in BOTH], study))
+        for way in BOTH:
+            entries.append(average_entry(f"word + subword, {way}", [sides[unit, way] for unit in ("word", "subword")],
+                                         study))
+        entries.append(average_entry("all four", list(sides.values()), study))
+        blocks.append(Block("subword", dataset, entries, _constant(group, _is_unit), main_split="test"))
+    return blocks
+
+
+def _check_one_vocabulary(sides: dict[tuple[str, str], list[Result]]) -> None:
+    """Words of one vocabulary and subwords of one model: others would be averaged over unseen."""
+    for (unit, way), results in sides.items():
+        keys = {result.key: result for result in results}
+        if len(keys) > 1:
+            first, second = list(keys.values())[:2]
+            raise UserError(f"{first.run.id} and {second.run.id} are both of {unit}s, {way}, with other flags of "
+                            f"create_toks or tok2id; tell them apart by --where")
+
+
+def tables2_3_blocks(study: Study, results: list[Result]) -> list[Block]:
+    """Full ULMFiT on all labels beside linear baselines and the paper's other methods, by test error."""
+    whole = [result for result in results if "n_labels" not in result.setting and not result.setting.get("bpe")]
+    ulmfit = [result for result in whole if result.run.stage == "train_clas" and is_row(ULMFIT, result.setting)
+              and not result.unknown]
+    blocks = []
+    for (dataset, _, _), group in grouped(ulmfit, _is_direction).items():
+        if dataset not in DATASETS:
+            continue
+        sides = [_of_direction(group, backwards) for backwards in BOTH.values()]
+        entries = [Entry(name, paper=error, note=PAPER_ONLY) for name, error in OTHER_METHODS[dataset].items()]
+        for (_, _, _), same in grouped((result for result in whole if result.run.stage == "train_baseline"
+                                        and result.dataset == dataset), lambda name: False).items():
+            entries.append(entry_of(baseline_name(same[0]), same, study.outcomes))
+        entries += [entry_of(f"ULMFiT, {way}", side, study.outcomes) for way, side in zip(BOTH, sides)]
+        entries.append(average_entry("ULMFiT, averaged", sides, study, paper=ULMFIT_TEST[dataset], reference=True))
+        blocks.append(Block("tables2_3", dataset, entries, _constant(group, _is_direction), main_split="test"))
+    return blocks
+
+
+def baseline_name(result: Result) -> str:
+    model = {"tfidf": "tf-idf", "nbsvm": "NB-SVM"}[str(result.value("model"))]
+    longest = result.value("ngrams")
+    return f"{model}, " + ("1-grams" if longest == 1 else f"1- to {longest}-grams")

@@ -1,0 +1,114 @@
+"""Error against the number of labels (Figure 3): which runs make which curve."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from .averages import SCRATCH, ULMFIT, baseline_name
+from .comparison import Block, entry_of
+from .paper_rows import is_row
+from .published import DATASETS
+from .settings import Result
+from .study import Study, shown_value
+
+SUPERVISED, SEMI_SUPERVISED, FROM_SCRATCH = "ULMFiT, supervised", "ULMFiT, semi-supervised", "from scratch"
+_SUBSETS = ("n_labels", "lm.n_labels")
+
+
+@dataclass
+class Curves:
+    """name: the dataset. points: runs by curve and number of labels. notes: what varies along a curve, what is left
+    out."""
+
+    dataset: str
+    points: dict[str, dict[int, list[Result]]]
+    notes: list[str] = field(default_factory=list)
+
+    def sizes(self) -> list[int]:
+        return sorted({n for points in self.points.values() for n in points})
+
+
+def method_of(result: Result) -> str | None:
+    """The curve that a result belongs to, None when it is none of Figure 3's.
+
+    Supervised: the language model read the text of the labelled subset alone; semi-supervised: all text.
+    """
+    if result.run.stage == "train_baseline":
+        return baseline_name(result)
+    if is_row(SCRATCH, result.setting):
+        return FROM_SCRATCH
+    if result.unknown or not is_row(ULMFIT, result.setting):
+        return None
+    text = result.setting.get("lm.n_labels")
+    if text is None:
+        return SEMI_SUPERVISED
+    return SUPERVISED if text == "the same" else f"ULMFiT, LM on {text}"
+
+
+def curves(study: Study, results: list[Result]) -> list[Curves]:
+    """Figure 3 of each dataset in which something was trained on a subset, forward and on words."""
+    by_dataset: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        if not result.setting.get("backwards") and not result.setting.get("bpe"):
+            by_dataset[result.dataset].append(result)
+    order = list(DATASETS)
+    found = []
+    for dataset in sorted(by_dataset, key=lambda name: (order.index(name) if name in order else len(order), name)):
+        if any(isinstance(result.setting.get("n_labels"), int) for result in by_dataset[dataset]):
+            found.append(_of_dataset(dataset, by_dataset[dataset]))
+    return found
+
+
+def _of_dataset(dataset: str, results: list[Result]) -> Curves:
+    methods: dict[str, dict[int, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    notes, unsized = [], []
+    for result in results:
+        method = method_of(result)
+        if method is None:
+            continue
+        labels = result.setting.get("n_labels", result.train_documents())
+        if not isinstance(labels, int):
+            unsized.append(result.run.id)
+            continue
+        methods[method][labels].append(result)
+    if unsized:
+        notes.append(f"Left out, as no record says how many labels they had: {', '.join(unsized)}.")
+    points: dict[str, dict[int, list[Result]]] = {}
+    # In the paper's order, baselines last.
+    for method in sorted(methods, key=lambda name: (not name.startswith("ULMFiT"), name != FROM_SCRATCH, name)):
+        points.update(_split(method, methods[method]))
+    for name, by_size in points.items():
+        along = _differing([result for group in by_size.values() for result in group])
+        if along:
+            notes.append(f"{name}: {', '.join(along)} differ from size to size.")
+    return Curves(dataset, points, notes)
+
+
+def _split(method: str, by_size: dict[int, list[Result]]) -> dict[str, dict[int, list[Result]]]:
+    """One curve, or several where runs of one size differ in more than seeds; then named by what they differ in."""
+    apart = list(dict.fromkeys(flag for group in by_size.values() for flag in _differing(group)))
+    found: dict[str, dict[int, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    for labels, group in by_size.items():
+        for result in group:
+            said = ", ".join(f"{flag}={shown_value(result.value(flag))}" for flag in apart)
+            found[f"{method} ({said})" if said else method][labels].append(result)
+    return found
+
+
+def _differing(results: list[Result]) -> list[str]:
+    """The flags in which results differ, those that name the subset left out."""
+    flags = dict.fromkeys(flag for result in results for flag in result.setting if flag not in _SUBSETS)
+    return [flag for flag in flags if len({repr(result.setting.get(flag)) for result in results}) > 1]
+
+
+def blocks(study: Study, shown: Curves) -> list[Block]:
+    """A block for each number of labels; from scratch is the reference, and where it is missing the first curve."""
+    found = []
+    for labels in shown.sizes():
+        entries = []
+        for name, points in shown.points.items():
+            entries.append(entry_of(name, points.get(labels, []), study.outcomes))
+        reference = next((entry for entry in entries if entry.name.startswith(FROM_SCRATCH) and entry.wrong["val"]),
+                         next((entry for entry in entries if entry.wrong["val"]), entries[0]))
+        reference.reference = True
+        found.append(Block("low_shot", shown.dataset, entries, {"n_labels": labels}))
+    return found

@@ -1,0 +1,51 @@
+"""Which of the paper's orderings hold in these runs."""
+
+import math
+from itertools import combinations
+
+import pandas as pd
+
+from . import statistics
+from .comparison import Block, Entry, compared, replicates_of
+
+HOLDS, REVERSED, UNDECIDED, NO_RUNS = "holds", "reversed", "undecided", "missing"
+COLUMNS = ("table", "dataset", "constant", "lower", "higher", "paper", "difference", "low", "high", "n_pairs", "p",
+           "p_holm", "verdict")
+
+
+def orderings(blocks: list[Block]) -> pd.DataFrame:
+    """A line for each pair of rows that the paper orders, on the block's main split.
+
+    `lower` is the row with the lower error in the paper, `paper` by how many points; `difference` is `higher` - `lower`
+    here, positive where the ordering is the paper's, with its 95% interval over documents and seeds, the exact test
+    over documents and Holm's correction over the pairs of the block. verdict: `holds` and `reversed` where the interval
+    leaves out 0, else `undecided`; `missing` without runs of both with a seed in common.
+    """
+    lines = []
+    for block in blocks:
+        entries = [entry for entry in block.entries if entry.paper is not None]
+        replicates = replicates_of(entries, block.main_split)
+        own = [_line(block, *sorted(pair, key=lambda entry: entry.paper), replicates)
+               for pair in combinations(entries, 2) if pair[0].paper != pair[1].paper]
+        for line, adjusted in zip(own, statistics.holm([line.get("p", math.nan) for line in own])):
+            line["p_holm"] = adjusted
+        lines += own
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def _line(block: Block, lower: Entry, higher: Entry, replicates: dict) -> dict:
+    found = compared(higher, lower, block.main_split, replicates)
+    line = {"table": block.table, "dataset": block.dataset, "lower": lower.name, "higher": higher.name,
+            "constant": " ".join(f"{k}={v}" for k, v in block.constant.items()), "paper": higher.paper - lower.paper,
+            "n_pairs": int(found["n_pairs"]), "verdict": NO_RUNS}
+    if found["n_pairs"]:
+        low, high = found["difference_low"], found["difference_high"]
+        line.update(difference=found["difference"], low=low, high=high, p=found["p"],
+                    verdict=HOLDS if low > 0 else REVERSED if high < 0 else UNDECIDED)
+    return line
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Counts of the verdicts by table, dataset and setting."""
+    counts = frame.groupby(["table", "dataset", "constant"], sort=False)["verdict"].value_counts().unstack(fill_value=0)
+    return counts.reindex(columns=[HOLDS, REVERSED, UNDECIDED, NO_RUNS], fill_value=0).reset_index()

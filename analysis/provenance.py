@@ -1,0 +1,100 @@
+"""How a number came about: its run, what it descends from down to the csv files, the commands that make it again."""
+
+import shlex
+
+from ulmfit.errors import UserError
+
+from . import archive
+from .aligned import align
+from .archive import Archive, Run
+
+
+def chain(runs: Archive, run: Run) -> list[Run]:
+    """A run behind all that it descends from, parents first; what two branches share stands once."""
+    return [*runs.ancestors(run), run]
+
+
+def outside(members: list[Run]) -> list[tuple[str, str]]:
+    """(path, fingerprint) of the files that no run of the chain made: csv files, subsets, weights from elsewhere."""
+    found = {}
+    for run in members:
+        for given in run.record["inputs"].values():
+            if given["run"] is None:
+                found[given["path"]] = given["fingerprint"]
+    return list(found.items())
+
+
+def missing(runs: Archive, members: list[Run]) -> list[str]:
+    """Parents of the chain whose record is not there."""
+    return sorted({name for run in members for name in run.record["parents"] if name not in runs.runs})
+
+
+def commands(runs: Archive, members: list[Run]) -> list[str]:
+    """What makes the chain again, in an order that works; get_data and sample_train where their results were read."""
+    every = list(members)
+    read = {given["path"]: (run.dataset, given["fingerprint"]) for run in members
+            for given in run.record["inputs"].values() if given["run"] is None}
+    for path, (dataset, mark) in read.items():
+        for run in runs:
+            if run in every or run.dataset != dataset:
+                continue
+            if run.stage == "sample_train" and run.record.get("sha256", "")[:16] == mark:
+                # After the ids that it draws from.
+                after = max((number for number, each in enumerate(every) if each.stage == "tok2id"
+                             and each.dataset == dataset), default=-1)
+                every.insert(after + 1, run)
+            elif run.stage in ("get_data", "prepare_wiki") and path.endswith(".csv"):
+                every.insert(0, run)
+    return [run.record["command"] for run in every]
+
+
+def summary(run: Run) -> list[tuple[str, str]]:
+    """What a reader wants to know first, as (name, value)."""
+    record, git = run.record, run.record.get("git") or {}
+    lines = [("stage", run.stage), ("state", run.state)]
+    if record.get("error"):
+        lines.append(("error", record["error"]))
+    for which in ("last", "best"):
+        values = {name: value for name, value in (record["metrics"].get(which) or {}).items()
+                  if isinstance(value, (int, float)) and name != "seconds"}
+        if values:
+            said = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
+            lines.append((f"{which} epoch" if run.stage not in ("eval_clas", "train_baseline", "ensemble") else
+                          f"on {record.get('split')}", said))
+        if run.stage in ("eval_clas", "train_baseline", "ensemble"):
+            break
+    config = ", ".join(f"{name}={value}" for name, value in run.config.items())
+    commit = git.get("commit")
+    lines += [("flags off their default", config or "none"), ("command", record.get("command") or ""),
+              ("commit", (commit or "unknown") + ", with uncommitted changes" * bool(git.get("dirty"))),
+              ("started", record["started"]), ("time", f"{record['wall_seconds'] / 60:.1f} minutes"),
+              ("machine", f"{record.get('device') or 'CPU'}, {record.get('threads') or 'any'} threads, "
+                          f"{record.get('peak_memory_mb') or 0:,.0f} MB"),
+              ("versions", ", ".join(f"{name} {value}" for name, value in (record.get("versions") or {}).items())),
+              ("fingerprint", record["fingerprint"])]
+    return lines
+
+
+def show(run: str, results_dir: str | None = None) -> None:
+    """Shows how a number came about: the run, what it descends from, and the commands that make it again.
+
+    Example: python -m analysis show trec6--eval_clas--fwd--word--default--all--s0--test
+    """
+    runs = archive.load(results_dir)
+    found = runs.get(run)
+    if not found.record.get("command"):
+        raise UserError(f"{found.id}: its record has no command")
+    members = chain(runs, found)
+    print(f"{found.id}\n")
+    print("\n".join(align([(f"  {name}", value) for name, value in summary(found)])))
+    if problem := runs.problem(found):
+        print(f"\nIts numbers do not stand: {problem}")
+    print("\nIt descends from:\n")
+    rows = [(f"  {each.id}", each.stage, (each.record.get("git") or {}).get("commit") or "", each.record["fingerprint"])
+            for each in members[:-1]]
+    rows += [(f"  {path}", "file", "", mark) for path, mark in outside(members)]
+    rows += [(f"  {name}", "its record is not here", "", "") for name in missing(runs, members)]
+    print("\n".join(align(rows)) if rows else "  nothing")
+    print("\nThese commands make it again (those that are done are reused):\n")
+    for command in commands(runs, members):
+        print(f"  {' '.join(map(shlex.quote, shlex.split(command)))}")

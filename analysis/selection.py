@@ -1,0 +1,56 @@
+"""Which results a table takes: those of the dataset and the flags that the user names."""
+
+from typing import Iterable
+
+from ulmfit.errors import UsageError, UserError
+
+from .settings import Result
+
+
+def conditions(where: str | None) -> list[tuple[str, str]]:
+    """`lm.cl=15,lr=0.01` as pairs. Raises UsageError."""
+    pairs = []
+    for part in where.split(",") if where else ():
+        name, equals, value = part.strip().partition("=")
+        if not equals or not name:
+            raise UsageError(f"--where={where!r}: FLAG=VALUE is expected, several by commas, as lm.cl=15,lr=0.01")
+        pairs.append((name, value))
+    return pairs
+
+
+def flag_names(results: Iterable[Result]) -> set[str]:
+    """Every name that `value` knows for one of the results."""
+    known = {"dataset", "backwards", "bpe", "n_labels", "lm.n_labels"}
+    for result in results:
+        known |= set(result.setting)
+        for prefix, run in result.behind.items():
+            known |= {prefix + name for name in run.record.get("flags", {})}
+    return known
+
+
+def check_names(wanted: Iterable[str], results: list[Result], flag: str) -> None:
+    """Raises UserError for a name that no result knows."""
+    known = flag_names(results)
+    for name in wanted:
+        if results and name not in known:
+            raise UserError(f"--{flag}: {name} is a flag of none of these runs; a classifier's own have their name, "
+                            f"those of its language model the prefix lm., of the pretrained one pre., of tok2id ids., "
+                            f"of create_toks toks.")
+
+
+def select(results: list[Result], dataset: str | None = None, where: str | None = None,
+           stages: tuple[str, ...] = ("train_clas", "train_baseline")) -> list[Result]:
+    """The results on a dataset whose flags have the values in `where`, defaults included."""
+    pairs = conditions(where)
+    chosen = [result for result in results if dataset in (None, result.dataset) and result.run.stage in stages]
+    check_names([name for name, _ in pairs], chosen, "where")
+    return [result for result in chosen if all(_is(result.value(name), value) for name, value in pairs)]
+
+
+def _is(value: object, typed: str) -> bool:
+    if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool)):
+        try:
+            return float(typed) == value
+        except ValueError:
+            return False
+    return str(value) == typed

@@ -1,0 +1,110 @@
+"""What every table starts from, and what a table is before it is written."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Sequence
+
+import pandas as pd
+from ulmfit import files, names
+
+from . import archive, rendering, settings
+from .archive import Archive
+from .comparison import Block, frame_of
+from .outcomes import Outcomes
+from .rendering import Grid
+from .settings import Result
+
+
+@dataclass
+class Study:
+    """The runs of a results folder, the results that stand, those that do not with why, and what they predicted."""
+
+    archive: Archive
+    results: list[Result]
+    broken: list[tuple[Result, str]]
+    outcomes: Outcomes = field(default_factory=Outcomes)
+
+    @property
+    def tables(self) -> Path:
+        return self.archive.folder / "tables"
+
+    @property
+    def figures(self) -> Path:
+        return self.archive.folder / "figures"
+
+
+def load(results_dir: str | Path | None) -> Study:
+    """Raises UserError when the folder is not there, or two runs cannot be told apart."""
+    runs = archive.load(results_dir)
+    return Study(runs, *settings.results(runs))
+
+
+@dataclass
+class Product:
+    """A table in every form. frame: a line a row and split. notes: below all of it. frames: of each block its lines."""
+
+    name: str
+    title: str
+    frame: pd.DataFrame
+    grids: list[Grid]
+    notes: list[str] = field(default_factory=list)
+    frames: list[pd.DataFrame] = field(default_factory=list)
+
+    def markdown(self, level: int = 1) -> str:
+        parts = [f"{'#' * level} {rendering.markdown_escape(self.title)}\n",
+                 *(rendering.markdown(shown, level + 1) for shown in self.grids),
+                 *(rendering.markdown_escape(note) + "\n" for note in self.notes)]
+        return "\n".join(parts)
+
+    def plain(self) -> str:
+        """For a terminal: without what stays constant, which the files have."""
+        return "\n".join([self.title, *map(rendering.plain, self.grids), *self.notes])
+
+    def write(self, folder: Path) -> list[Path]:
+        """Writes NAME.md, NAME.csv and NAME.tex. Returns their paths."""
+        texts = {"md": self.markdown(), "csv": self.frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
+                 "tex": rendering.latex(self.grids, self.title, self.notes)}
+        paths = [folder / f"{self.name}.{ending}" for ending in texts]
+        for path, text in zip(paths, texts.values()):
+            files.write_text(path, text)
+        return paths
+
+
+def product(name: str, title: str, blocks: Sequence[Block], titles: Sequence[str] | None = None,
+            notes: Sequence[str] = (), empty: str = "no run of it is there") -> Product:
+    """The table of some blocks. titles: one a block; without them the datasets' names."""
+    frames = [frame_of(block) for block in blocks]
+    titles = titles or [block_title(block) for block in blocks]
+    grids = [rendering.grid(frame, title, [*block.notes, *_constant(block)], block.main_split)
+             for frame, block, title in zip(frames, blocks, titles)]
+    if not frames:
+        return Product(name, title, pd.DataFrame(columns=frame_of(Block(name, "", [])).columns), [],
+                       [f"Missing: {empty}.", *notes])
+    frame = pd.concat(frames, ignore_index=True)
+    return Product(name, title, frame, grids, [*rendering.legend(frame), *notes], frames)
+
+
+def block_title(block: Block) -> str:
+    labels = block.constant.get("n_labels")
+    said = "" if labels is None else f", {labels:,} labels" if isinstance(labels, int) else f", subset {labels}"
+    said += ", from scratch" * bool(block.constant.get("from_scratch")) + ", subwords" * bool(block.constant.get("bpe"))
+    return rendering.dataset_title(block.dataset) + said
+
+
+def _constant(block: Block) -> list[str]:
+    if not block.constant:
+        return []
+    return [f"{rendering.CONSTANT} " + ", ".join(f"{name}={shown_value(value)}"
+                                                  for name, value in block.constant.items())
+            + "; a flag that is not named here has its default."]
+
+
+def shown_value(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) and math.isfinite(value) else str(value)
+
+
+def said(paths: Sequence[Path]) -> str:
+    """The files that were written, in a line."""
+    folder = names.shown(paths[0].parent)
+    return f"written: {folder}/" + ", ".join(path.name for path in paths)

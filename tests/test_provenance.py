@@ -1,0 +1,198 @@
+"""collect, diff, show and check, on generated records and on those of the real stages."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import flow
+import pandas as pd
+import pytest
+from analysis import archive, checks, difference, provenance
+from conftest import ROOT
+from made_records import Made, few_labels
+from ulmfit import corpus, text_hashes
+from ulmfit.errors import UserError
+
+CLAS = "imdb--train_clas--fwd--word--{}--100--s0"
+
+
+@pytest.fixture
+def made(tmp_path):
+    results = Made(tmp_path / "results", documents=40)
+    few_labels(results, "imdb", sizes=(100,), seeds=(0,))
+    return results
+
+
+def analysis(*arguments):
+    return subprocess.run([sys.executable, "-m", "analysis", *map(str, arguments)], cwd=ROOT, capture_output=True,
+                          text=True, timeout=120)
+
+
+def test_collect_has_a_line_for_every_run(made, tmp_path):
+    done = analysis("collect", f"--results_dir={made.folder}")
+    assert done.returncode == 0, done.stderr
+    frames = [pd.read_csv(made.folder / "tables" / "runs.csv", dtype={"id": str}),
+              pd.read_parquet(made.folder / "tables" / "runs.parquet")]
+    for frame in frames:
+        assert set(frame["id"]) == set(made.records)
+        line = frame.set_index("id").loc[CLAS.format("scratch")]
+        record = made.records[CLAS.format("scratch")]
+        assert line["last.error"] == pytest.approx(record["metrics"]["last"]["error"])
+        assert line["config.lr"] == 0.001 and line["flag.use_clr"] in (True, "True") and line["state"] == "finished"
+    assert len(frames[0].columns) == len(frames[1].columns)
+    done = analysis("collect", f"--results_dir={made.folder}", f"--output={tmp_path / 'runs.xlsx'}")
+    assert done.returncode == 1 and "must end with .csv or .parquet" in done.stderr
+
+
+def test_diff_names_flags_inputs_and_what_lies_behind(made):
+    runs = archive.load(made.folder)
+    found = {(kind, name): (mine, theirs) for kind, name, mine, theirs in
+             difference.differences(runs, runs.get(CLAS.format("own")), runs.get(CLAS.format("shared")))}
+    assert found["flag", "lm_id"] == ("own", "shared") and ("input", "language_model") in found
+    assert ("flag", "lr") not in found and ("input", "ids") not in found
+    found = difference.differences(runs, runs.get(CLAS.format("own")), runs.get(CLAS.format("scratch")))
+    assert ("flag", "from_scratch", "False", "True") in found
+    assert difference.differences(runs, runs.get(CLAS.format("own")), runs.get(CLAS.format("own"))) == []
+    made.save(CLAS.format("own"), versions={"torch": "9.9"})
+    done = analysis("diff", CLAS.format("own"), made.folder / "runs" / CLAS.format("shared"),
+                    f"--results_dir={made.folder}")
+    assert done.returncode == 0 and "9.9" in done.stdout and "differences" in done.stdout
+
+
+def test_show_goes_down_to_the_csv(made):
+    runs = archive.load(made.folder)
+    run = runs.get("imdb--eval_clas--fwd--word--own--100--s0--test")
+    order = [each.id for each in provenance.chain(runs, run)]
+    for child in order:
+        for parent in made.records[child]["parents"]:
+            assert order.index(parent) < order.index(child)
+    assert order[-1] == run.id and "wiki--create_toks--word" in order
+    paths = dict(provenance.outside(provenance.chain(runs, run)))
+    assert set(paths) == {"data/imdb/train.csv", "data/wiki/train.csv", "data/imdb/subsets/100.txt"}
+    commands = provenance.commands(runs, provenance.chain(runs, run))
+    stages = [command.split("/")[1].split(".")[0] for command in commands]
+    assert stages.index("tok2id") < stages.index("sample_train") < stages.index("finetune_lm") < stages.index(
+        "train_clas") < stages.index("eval_clas")
+    done = analysis("show", run.id, f"--results_dir={made.folder}")
+    assert done.returncode == 0 and made.records[run.id]["command"].strip() in done.stdout
+    assert "0" * 40 in done.stdout and "data/imdb/train.csv" in done.stdout
+    shutil.rmtree(made.folder / "runs" / "wiki--create_toks--word")
+    assert "its record is not here" in analysis("show", run.id, f"--results_dir={made.folder}").stdout
+    done = analysis("show", "nothing", f"--results_dir={made.folder}")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+
+
+# -- check -------------------------------------------------------------------------------------------------------------
+
+def problems(folder):
+    runs = archive.load(folder)
+    return [(run, what) for kind, run, what in checks.findings(runs, list(runs)) if kind == checks.PROBLEM]
+
+
+def test_records_as_the_stages_leave_them_hold(made):
+    assert problems(made.folder) == []
+    assert analysis("check", f"--results_dir={made.folder}", "--quiet").returncode == 0
+
+
+def swapped(lines):
+    """One document's probabilities the other way round: one more or one less is wrong."""
+    document, label, *values = lines[1].split(",")
+    return [lines[0], ",".join([document, label, *values[::-1]]), *lines[2:]]
+
+
+@pytest.mark.parametrize("change, complaint", [
+    (swapped, "its predictions give error"),
+    (lambda lines: lines[:-1], "has predictions of 39 documents; val has 40"),
+    (lambda lines: [lines[0].replace("p:neg,p:pos", "p:pos,p:neg"), *lines[1:]], "of the classes pos, neg"),
+    (lambda lines: [*lines, lines[-1]], "stands in an earlier line too"),
+    (lambda lines: [lines[0], lines[1].replace("0.7", "0.9"), *lines[2:]], "sum to 1")])
+def test_predictions_that_do_not_fit_their_record(made, change, complaint):
+    path = made.folder / "runs" / CLAS.format("own") / "predictions.csv"
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+    found = problems(made.folder)
+    assert found and {run for run, _ in found} == {CLAS.format("own")} and any(complaint in what for _, what in found)
+
+
+def test_edited_records_and_inputs_made_anew(made):
+    run = CLAS.format("own")
+    made.save(run, config={**made.records[run]["config"], "cl": 3})
+    assert (run, "its fingerprint is not that of its flags and inputs: the record was edited") in problems(made.folder)
+    done = analysis("check", f"--results_dir={made.folder}", f"--match={run}")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "problem: " + run in done.stdout
+    made.save("imdb--tok2id--word", fingerprint="0" * 16)
+    stale = {name for name, what in problems(made.folder) if "stale: imdb--tok2id--word was made anew since" in what}
+    assert run in stale and "imdb--eval_clas--fwd--word--own--100--s0--test" in {
+        name for name, what in problems(made.folder) if "stale" in what}
+
+
+def test_an_evaluation_without_confusion_or_with_another(made):
+    run = "imdb--eval_clas--fwd--word--own--100--s0--test"
+    made.save(run, confusion=[[20, 0], [0, 20]])
+    assert (run, "its predictions give another confusion matrix than its record") in problems(made.folder)
+
+
+def write_hashes(folder, rows):
+    with text_hashes.writing(folder / text_hashes.FILE) as write:
+        for split, document, text in rows:
+            write(split, document, corpus.text_hash([text]))
+
+
+def test_texts_in_two_splits_are_counted_again(made):
+    run = "imdb--create_toks--word"
+    rows = [("train", f"train:{row + 100}", f"text {row}") for row in range(1000)]
+    rows += [("val", f"train:{row}", f"val {row}") for row in range(40)]
+    rows += [("test", f"test:{row}", "text 7" if row < 3 else f"test {row}") for row in range(40)]
+    write_hashes(made.folder / "runs" / run, rows)
+    assert [what for name, what in problems(made.folder) if name == run] == [
+        "its hashes give 3 texts of test in train, its record says 0"]
+    made.save(run, duplicates={"val in train": 0, "test in train": 3, "test in val": 0})
+    assert problems(made.folder) == []
+    assert "note: imdb--create_toks--word: 3 texts of test are also in train" in analysis(
+        "check", f"--results_dir={made.folder}").stdout
+
+    write_hashes(made.folder / "runs" / run, [*rows[1:], ("train", "train:5", "other")])  # a val document
+    said = [what for name, what in problems(made.folder) if name == run]
+    assert said == ["1 documents are in two splits, such as train:5"]
+    write_hashes(made.folder / "runs" / run, [row for row in rows if row[1] != "train:5"])
+    said = problems(made.folder)
+    assert any("1 documents are only among its predictions or only in val, such as train:5" in what for _, what in said)
+    (made.folder / "runs" / run / text_hashes.FILE).write_bytes(b"\x1f\x8b broken")
+    assert any("is not readable" in what for _, what in problems(made.folder))
+
+
+def test_the_file_of_hashes_is_the_same_bytes_again(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_hashes(tmp_path / name, [("val", "train:1", "x, y"), ("train", "train:0", "z")])
+    first, second = ((tmp_path / name / text_hashes.FILE).read_bytes() for name in ("a", "b"))
+    assert first == second
+    assert text_hashes.read(tmp_path / "a" / text_hashes.FILE) == [
+        ("val", "train:1", corpus.text_hash(["x, y"])[:12]), ("train", "train:0", corpus.text_hash(["z"])[:12])]
+    (tmp_path / "a" / text_hashes.FILE).write_bytes(b"plain")
+    with pytest.raises(UserError, match="not readable"):
+        text_hashes.read(tmp_path / "a" / text_hashes.FILE)
+
+
+def test_the_real_stages_leave_records_that_hold(tmp_path):
+    """Tokens, ids, a classifier and a baseline by the real commands; then check, show and the tables."""
+    _, where = flow.make_ids(tmp_path)
+    results = tmp_path / "results"
+    flow.call("train_clas", **where, **flow.SIZES, **flow.SMALL, cl=1, from_scratch=True, lr=0.01, quiet=True)
+    flow.call("eval_clas", **where, split="test", bs=8, threads=1, cuda_id=-1, quiet=True)
+    flow.call("train_baseline", **where, quiet=True)
+    assert problems(results) == []
+    tokens = next((results / "runs").glob("*--create_toks--word"))
+    recorded = json.loads((tokens / "run.json").read_text())
+    documents = {}
+    for row in text_hashes.read(tokens / text_hashes.FILE):
+        documents.setdefault(row.split, {})[row.document] = row.hash
+    assert checks.duplicates(documents) == recorded["duplicates"]
+    assert {split: len(own) for split, own in documents.items()} == {
+        split: stated["documents"] for split, stated in recorded["splits"].items()}
+    assert flow.MARK not in (tokens / text_hashes.FILE).read_bytes().decode("latin-1")
+    runs = archive.load(results)
+    run = next(run for run in runs if run.stage == "eval_clas")
+    assert [each.stage for each in provenance.chain(runs, run)] == ["create_toks", "tok2id", "train_clas", "eval_clas"]
+    done = analysis("ablation", "--by=from_scratch", f"--results_dir={results}")
+    assert done.returncode == 0 and "from_scratch=True" in done.stdout, done.stderr

@@ -1,0 +1,233 @@
+"""The page and the figures: read as HTML, opened in a browser, and held against the csv."""
+
+import html
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from analysis import figures, paper, report, study, style
+from analysis.archive import Run
+from made_records import Made, few_labels, paper_tables
+from ulmfit.errors import UserError
+
+ODD = 'a&b"<c>'
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A sweep with a failed run, a missing one, an odd error and class names that are no HTML."""
+    results = Made(tmp_path_factory.mktemp("results"), documents=120, classes=[ODD, "pos"])
+    paper_tables(results, "trec6", seeds=(0, 1), details=True)
+    few_labels(results, "imdb", sizes=(100, 1000), seeds=(0, 1))
+    failed = "trec6--train_clas--fwd--word--t7-last--all--s1"
+    results.save(failed, status="failed", error=f"RuntimeError: {ODD}</script><script>alert(1)</script>")
+    shutil.rmtree(results.folder / "runs" / "trec6--train_clas--fwd--word--t7-thaw--all--s0")
+    shutil.rmtree(results.folder / "runs" / "trec6--train_clas--fwd--word--t7-thaw--all--s1")
+    (results.folder / "runs" / "cut").mkdir()
+    (results.folder / "runs" / "cut" / "run.json").write_text('{"id": "cu')
+    return results
+
+
+@pytest.fixture(scope="module")
+def page(made):
+    """The page's path and the sections that it shows."""
+    found = study.load(made.folder)
+    sections = paper.sections(found, made.folder / "figures")
+    for section in sections:
+        section.product.write(made.folder / "tables")
+    return report.write(found, sections, made.folder / "report.html", "A sweep"), sections
+
+
+class Page(HTMLParser):
+    """Ids, links, images, and the cells of every table under its section."""
+
+    VOID = {"meta", "link", "img", "br"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.sources, self.open, self.tables = [], [], [], [], {}
+        self.section = None
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+        if tag == "a":
+            self.links.append(attributes["href"])
+        if "src" in attributes:
+            self.sources.append(attributes["src"])
+        if tag == "section":
+            self.section = attributes["id"]
+        if tag == "table":
+            self.tables.setdefault(self.section, []).append([])
+        if tag == "tr":
+            self.tables[self.section][-1].append([])
+        if tag in ("td", "th"):
+            self.tables[self.section][-1][-1].append("")
+        if tag not in self.VOID:
+            self.open.append((tag, attributes))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        tags = [tag for tag, _ in self.open]
+        if ("td" in tags or "th" in tags) and not any(each.get("class") == "more" for _, each in self.open):
+            self.tables[self.section][-1][-1][-1] += data
+
+
+def check_cells(tables, folder):
+    """Every number of Table 7 on the page is that of the csv."""
+    frame = pd.read_csv(folder / "tables" / "table7.csv")
+    heads, *rows = tables["table7"][-1]
+    val = frame[(frame["split"] == "val") & (frame["dataset"] == "trec6")].set_index("row")
+    assert [row[0] for row in rows] == list(val.index)
+    for row in rows:
+        line, cells = val.loc[row[0]], dict(zip(heads, row))
+        spread = "" if np.isnan(line["sd"]) else f" ± {line['sd']:.2f}"
+        expected = f"{line['error']:.2f}{spread}" if line["n_seeds"] else "missing"
+        assert cells["val error %"].strip() == expected and cells["n"] == str(line["n_seeds"])
+        assert cells["paper"] == f"{line['paper']:.2f}"
+        if not np.isnan(line["difference"]):
+            shown = float(cells["difference"].partition("*")[0].split()[0])
+            assert shown == pytest.approx(line["difference"], abs=0.006)
+
+
+def test_the_page_holds_together(page, made):
+    path, _ = page
+    text = path.read_text(encoding="utf-8")
+    read = Page(text)
+    assert not read.open and len(read.ids) == len(set(read.ids))
+    assert read.links and all(link.startswith("#") and html.unescape(link[1:]) in read.ids for link in read.links)
+    assert read.sources and all(source.startswith("data:image/png;base64,") for source in read.sources)
+    assert not re.search(r"""(src|href)=["']?(https?:)?//|url\(|@import|<link[^>]+href="(?!data:)""", text)
+    assert "<script>alert" not in text and "<c>" not in text
+    check_cells(read.tables, made.folder)
+
+
+def test_failed_and_missing_runs_come_first(page):
+    text = page[0].read_text(encoding="utf-8")
+    first = text[text.index('<section id="failed">'):text.index('<section id="tables2_3">')]
+    assert "failed: RuntimeError: a&amp;b&quot;&lt;c&gt;" in first
+    assert "TREC-6: chain-thaw" in first and "AG: no run" in first and "cut/run.json" in first
+
+
+def test_each_number_leads_to_its_run(page, made):
+    text = page[0].read_text(encoding="utf-8")
+    run = "trec6--train_clas--fwd--word--t7-freez--all--s1"
+    assert f'href="#run-{run}"' in text
+    card = text[text.index(f'id="run-{run}"'):]
+    card = card[:card.index("</details>")]
+    assert made.records[run]["fingerprint"] in card and "python imdb_scripts/train_clas.py" in card
+    assert 'href="#run-trec6--finetune_lm--fwd--word--default--all--s1"' in card
+
+
+def test_the_page_of_nothing(tmp_path):
+    path = report.make(study.load(tmp_path), tmp_path / "empty.html")
+    read = Page(path.read_text())
+    assert not read.open and all(link[1:] in read.ids for link in read.links)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser (Debian's chromium)")
+def test_in_a_browser(page, made, tmp_path):
+    """No message on the console, a link to a card opens it, nothing is wider than a phone's screen, and the cells that
+    the browser has are those of the csv."""
+    path, _ = page
+    run = "run-trec6--train_clas--fwd--word--default--all--s0"
+    # A browser's window has no less than 500 pixels, a phone's has; tables scroll for themselves.
+    narrow = ("<script>function narrow(){document.body.style.width='360px';const wide=[...document.querySelectorAll("
+              "'body *')].filter(e=>!e.closest('.scroll')&&e.getBoundingClientRect().right>361);"
+              "document.body.style.width='';return innerWidth>640||!wide.length}</script>")
+    probe = narrow + (f"<script>addEventListener('load',()=>setTimeout(()=>{{document.body.dataset.probe=["
+             f"document.getElementById('{run}').open,document.documentElement.scrollWidth<=innerWidth,narrow(),"
+             f"[...document.querySelectorAll('a')].every(a=>"
+             f"document.getElementById(decodeURIComponent(a.hash.slice(1)))),"
+             f"[...document.images].every(i=>i.complete&&i.naturalWidth>0)]}},50))</script></body>")
+    probed = tmp_path / "probed.html"
+    probed.write_text(path.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
+    for width in (1400, 500):
+        done = subprocess.run(
+            [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage",
+             "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr",
+             f"--window-size={width},900", "--virtual-time-budget=3000", "--dump-dom", f"file://{probed}#{run}"],
+            capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "CONSOLE" not in done.stderr, done.stderr
+        assert 'data-probe="true,true,true,true,true"' in done.stdout, re.findall(r'data-probe="[^"]*"', done.stdout)
+    check_cells(Page(done.stdout).tables, made.folder)
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+def test_every_figure_is_one_column_wide_with_its_fonts(page, made):
+    drawn = sorted((made.folder / "figures").iterdir())
+    names = {path.stem for path in drawn}
+    assert {"table6-trec6", "table7-trec6", "low_shot-imdb", "epochs-trec6", "schedules-trec6", "losses-trec6",
+            "confusion-trec6"} <= names
+    assert {path.suffix for path in drawn} == {".pdf", ".png"} and len(drawn) == 2 * len(names)
+    for path in drawn:
+        if path.suffix == ".pdf":
+            content = path.read_bytes()
+            assert b"/Type3" not in content.replace(b" ", b"") and b"/FontFile2" in content, path.name
+        else:
+            assert matplotlib.image.imread(path).shape[1] == pytest.approx(style.WIDTH * style.DPI, abs=1)
+
+
+def test_nothing_in_a_figure_is_cut_or_covers_another(page, made, monkeypatch):
+    """Texts lie inside the figure, and tick labels of an axis apart from each other."""
+    checked = []
+
+    def look(figure, folder, name):
+        figure.canvas.draw()
+        whole = figure.bbox
+        for axes in figure.axes:
+            ticks = [[tick.label1 for tick in axis.get_major_ticks() if tick.label1.get_text()
+                      and min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())]
+                     for axis in (axes.xaxis, axes.yaxis)]
+            for text in [*ticks[0], *ticks[1], axes.xaxis.label, axes.yaxis.label, axes._left_title, *axes.texts]:
+                box = text.get_window_extent()
+                assert not text.get_text() or (box.x0 >= -1 and box.y0 >= -1 and box.x1 <= whole.x1 + 1
+                                               and box.y1 <= whole.y1 + 1), (name, text.get_text())
+            for labels in ticks:
+                boxes = [label.get_window_extent() for label in labels]
+                assert not any(first.overlaps(second) for first, second in zip(boxes, boxes[1:])), name
+        checked.append(name)
+        return []
+
+    monkeypatch.setattr(style, "save", look)
+    paper.sections(study.load(made.folder), made.folder / "nowhere")
+    assert "schedules-trec6" in checked and "low_shot-imdb" in checked
+
+
+def test_the_colours_differ_in_grey_and_each_line_has_its_own_marks():
+    greys = [np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114)) for colour in style.COLOURS[:4]]
+    assert len(set(style.MARKERS)) == len(set(map(str, style.LINES))) == len(style.COLOURS)
+    assert np.ptp(greys) > 0.3
+
+
+def test_learning_rates_are_those_of_the_steps(made):
+    run = study.load(made.folder).archive.get("trec6--train_clas--fwd--word--default--all--s0")
+    rates, trains = figures.learning_rates(run)
+    assert rates.shape == trains.shape == (40, 4)
+    assert rates[9] == pytest.approx([0.01 / 2.6 ** 3, 0.01 / 2.6 ** 2, 0.01 / 2.6, 0.01], rel=1e-4)
+    assert trains[0].tolist() == [False, False, False, True] and trains[35].all()
+
+
+def test_runs_without_what_a_figure_needs(tmp_path):
+    run = Run(tmp_path, {"id": "x"})
+    with pytest.raises(UserError, match="has no steps.csv.gz"):
+        figures.learning_rates(run)
+    (tmp_path / "steps.csv.gz").write_bytes(b"no gzip")
+    with pytest.raises(UserError, match="not readable"):
+        figures.learning_rates(run)
+    assert figures.training_curves({"x": run}, tmp_path, "x") == []
+    assert figures.errors_by_epoch({"x": [run]}, tmp_path, "x") == []
+    assert figures.confusion(np.zeros((2, 2)), ["a", "b"], tmp_path, "x")  # a class without documents divides by none

@@ -1,0 +1,394 @@
+"""Tables from generated records: which runs make which row, the numbers in the cells, and what is refused."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.metrics
+from analysis import rendering, study, tables
+from analysis.rendering import Cell, Grid
+from conftest import ROOT
+from made_records import Made, few_labels, paper_tables
+from ulmfit import predictions
+from ulmfit.errors import UsageError, UserError
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Every run of Tables 4 to 7 and of Figure 3 on two datasets. Tests that change it take a copy."""
+    made = Made(tmp_path_factory.mktemp("results"))
+    paper_tables(made, "trec6", details=True)
+    paper_tables(made, "imdb", seeds=(0, 1))
+    few_labels(made, "imdb", seeds=(0, 1))
+    return made
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Table 7's default and `last` rows, three seeds each."""
+    made = Made(tmp_path / "results")
+    made.corpus("trec6")
+    pretrained = made.pretrained()
+    for seed in range(3):
+        model = made.language_model("trec6", pretrained, seed=seed)
+        made.classifier("trec6", model, 5, "default", {}, seed)
+        made.classifier("trec6", model, 12, "last", {"last": True, "use_discriminative": False, "lr": 0.001,
+                                                     "use_regular_schedule": True, "early_stopping": True}, seed)
+    return made
+
+
+def frame_of(folder, name="table7", **flags):
+    return tables.paper_table(study.load(folder), name, **flags)[0].frame
+
+
+def line_of(frame, row, split="val", dataset="trec6"):
+    [(_, line)] = frame[(frame["row"] == row) & (frame["split"] == split) & (frame["dataset"] == dataset)].iterrows()
+    return line
+
+
+def error_of(folder, run):
+    with open(folder / "runs" / run / "predictions.csv", newline="") as file:
+        header, *rows = csv.reader(file)
+    classes = [name.removeprefix("p:") for name in header[2:]]
+    predicted = [classes[int(np.argmax([float(p) for p in row[2:]]))] for row in rows]
+    return 100 * (1 - sklearn.metrics.accuracy_score([row[1] for row in rows], predicted))
+
+
+def refusal(call, *arguments, **flags):
+    with pytest.raises(UserError) as error:
+        call(*arguments, **flags)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name, rows", [("table4", {"without pretraining": "random", "with pretraining": "default"}),
+                                        ("table5", {"vanilla LM": "vanilla", "AWD-LSTM LM": "default"}),
+                                        ("table6", {"no LM fine-tuning": "none", "full": "full",
+                                                    "full + discr": "discr",
+                                                    "full + discr + stlr": "default"}),
+                                        ("table7", {"from scratch": "scratch", "full": "t7-full",
+                                                    "full + discr": "t7-full-discr", "last": "t7-last",
+                                                    "chain-thaw": "t7-thaw", "freez": "t7-freez",
+                                                    "freez + discr": "t7-freez-discr", "freez + stlr": "t7-freez-stlr",
+                                                    "freez + cos": "t7-freez-cos", "freez + discr + stlr": "default"})])
+def test_each_row_holds_the_runs_of_its_flags_and_their_mean(whole, name, rows):
+    frame = frame_of(whole.folder, name)
+    assert list(frame[(frame["dataset"] == "trec6") & (frame["split"] == "val")]["row"]) == list(rows)
+    for row, given in rows.items():
+        runs = [f"trec6--train_clas--fwd--word--{given}--all--s{seed}" for seed in range(3)]
+        line = line_of(frame, row)
+        errors = [error_of(whole.folder, run) for run in runs]
+        assert line["runs"].split() == runs and line["n_seeds"] == 3 and line["seeds"] == "0 1 2"
+        assert line["error"] == pytest.approx(np.mean(errors)) and line["sd"] == pytest.approx(np.std(errors, ddof=1))
+        assert line["low"] <= line["error"] <= line["high"]
+        assert line["best"] == pytest.approx(np.mean([whole.records[run]["metrics"]["best"]["error"] for run in runs]))
+        on_test = line_of(frame, row, "test")
+        assert on_test["error"] == pytest.approx(np.mean([
+            error_of(whole.folder, run.replace("train_clas", "eval_clas") + "--test") for run in runs]))
+
+
+def test_the_papers_numbers_stand_beside(whole):
+    frame = frame_of(whole.folder)
+    assert line_of(frame, "last")["paper"] == 16.09 and line_of(frame, "last", dataset="imdb")["paper"] == 6.49
+    assert np.isnan(line_of(frame, "last", "test")["paper"])  # the paper's is of val
+
+
+def test_differences_are_paired_and_corrected(whole):
+    frame = frame_of(whole.folder)
+    runs, reference = (line_of(frame, row)["runs"].split() for row in ("last", "freez + discr + stlr"))
+    line = line_of(frame, "last")
+    assert line["difference"] == pytest.approx(np.mean([error_of(whole.folder, a) - error_of(whole.folder, b)
+                                                        for a, b in zip(runs, reference)]))
+    assert line["difference_low"] < line["difference"] < line["difference_high"]
+    assert line["p_seeds_smallest"] == 0.25 and line["n_pairs"] == 3
+    own = frame[(frame["dataset"] == "trec6") & (frame["split"] == "val")]
+    assert (own["p_holm"].dropna() >= own["p"].dropna()).all() and own["p"].isna().sum() == 1
+
+
+def test_few_labels(whole):
+    made, shown = tables.low_shot(study.load(whole.folder))
+    [curves] = shown
+    assert list(curves.points) == ["ULMFiT, semi-supervised", "ULMFiT, supervised", "from scratch",
+                                   "tf-idf, 1- to 2-grams"]
+    assert curves.sizes() == [100, 500, 1000]  # the last are the runs on all labels
+    lines = made.frame[(made.frame["n_labels"] == 100) & (made.frame["split"] == "val")].set_index("row")
+    assert (lines["n_seeds"] == 2).all() and lines.loc["from scratch", "reference"]
+    for row, error in (("ULMFiT, semi-supervised", 18), ("ULMFiT, supervised", 25), ("from scratch", 40)):
+        assert lines.loc[row, "error"] == pytest.approx(error, abs=0.5)
+    assert "missing" in made.markdown()  # no baseline was trained on all labels
+
+
+def test_forward_and_backward_are_averaged_seed_by_seed(small):
+    backward = small.pretrained(backwards=True)
+    for seed in range(2):  # one seed less than forward
+        model = small.language_model("trec6", backward, seed=seed, backwards=True)
+        small.classifier("trec6", model, 6, "default", {}, seed, backwards=True)
+    frame = tables.bidirectional(study.load(small.folder))[0].frame
+    line = line_of(frame, "averaged", "test")
+    assert line["n_seeds"] == 2 and line_of(frame, "forward", "test")["n_seeds"] == 3
+    errors = []
+    for seed in range(2):
+        read = [predictions.read(small.folder / "runs" / f"trec6--eval_clas--{way}--word--default--all--s{seed}--test"
+                                 / "predictions.csv") for way in ("fwd", "bwd")]
+        errors.append(100 * np.mean((read[0].probabilities + read[1].probabilities).argmax(axis=1)
+                                    != read[0].label_indices()))
+    assert line["error"] == pytest.approx(np.mean(errors)) and line["n_pairs"] == 2
+
+
+def test_words_beside_subwords(small):
+    small.corpus("trec6", bpe=True)
+    model = small.language_model("trec6", small.pretrained(bpe=True), bpe=True)
+    small.classifier("trec6", model, 6, "default", {}, bpe=True)
+    frame = tables.subword(study.load(small.folder))[0].frame
+    assert line_of(frame, "subword, forward", "test")["n_seeds"] == 1
+    assert line_of(frame, "word + subword, forward", "test")["n_seeds"] == 1
+    assert line_of(frame, "all four", "test")["n_seeds"] == 0
+
+
+def test_the_papers_orderings(whole):
+    found = tables.agreement(study.load(whole.folder))
+    frame = found.frame[(found.frame["table"] == "table7") & (found.frame["dataset"] == "trec6")]
+    assert len(frame) == 44  # 45 pairs of ten rows, of which `full` and `freez` are equal in the paper
+    line = frame[(frame["lower"] == "freez + discr + stlr") & (frame["higher"] == "last")].iloc[0]
+    assert line["verdict"] == "holds" and line["low"] > 0 and line["paper"] == pytest.approx(10.40)
+    line = frame[(frame["lower"] == "from scratch") & (frame["higher"] == "last")].iloc[0]
+    assert line["verdict"] == ("holds" if line["low"] > 0 else "undecided")
+
+
+# -- hard cases --------------------------------------------------------------------------------------------------------
+
+def rewrite(made, run, change):
+    """Reads a run's predictions, lets `change` edit the rows, writes them back."""
+    path = made.folder / "runs" / run / "predictions.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *change(rows)]) + "\n")
+
+
+LAST = "trec6--train_clas--fwd--word--last--all--s1"
+
+
+def test_another_order_of_documents_changes_nothing(small):
+    before = frame_of(small.folder)
+    rewrite(small, LAST, lambda rows: rows[::-1])
+    pd.testing.assert_frame_equal(before, frame_of(small.folder))
+
+
+def test_another_document_is_refused(small):
+    rewrite(small, LAST, lambda rows: [rows[0].replace("train:0,", "train:9999,"), *rows[1:]])
+    said = refusal(frame_of, small.folder)
+    assert LAST in said and "2 documents are in one of them only" in said
+
+
+def test_another_label_is_refused(small):
+    rewrite(small, LAST, lambda rows: [rows[0].replace("neg", "pos"), *rows[1:]])
+    assert "1 labels differ, such as that of train:0" in refusal(frame_of, small.folder)
+
+
+@pytest.mark.parametrize("change, complaint", [
+    (lambda rows: [rows[0], *rows], "a document stands there twice"),
+    (lambda rows: [], "and a row a document"),
+    (lambda rows: [rows[0].replace("neg", ""), *rows[1:]], "the label of train:0 is unknown"),
+    (lambda rows: [rows[0] + ",1", *rows[1:]], "not readable as csv"),
+    (lambda rows: [rows[0].rpartition(",")[0] + ",much", *rows[1:]], "expected probabilities"),
+    (lambda rows: [rows[0].rpartition(",")[0] + ",nan", *rows[1:]], "are not numbers")])
+def test_broken_predictions_are_refused(small, change, complaint):
+    for run in list(small.records):  # also the others, so that the documents are the same
+        if "--train_clas--" in run:
+            rewrite(small, run, change)
+    assert complaint in refusal(frame_of, small.folder)
+
+
+def test_a_class_that_val_lacks(tmp_path):
+    made = Made(tmp_path, documents=60, classes=["a", "b", "c"])
+    made.corpus("trec6")
+    model = made.language_model("trec6", made.pretrained())
+    run = made.classifier("trec6", model, 10)
+    rewrite(made, run, lambda rows: [row for row in rows if ",c," not in row])
+    line = line_of(frame_of(tmp_path), "freez + discr + stlr")
+    assert line["error"] == pytest.approx(error_of(tmp_path, run))
+
+
+def test_unbalanced_seeds_are_paired_where_both_have_them(small):
+    shutil.rmtree(small.folder / "runs" / LAST)
+    line = line_of(frame_of(small.folder), "last")
+    assert (line["n_seeds"], line["n_pairs"], line["seeds"]) == (2, 2, "0 2")
+    for seed in (0, 2):
+        shutil.rmtree(small.folder / "runs" / f"trec6--train_clas--fwd--word--default--all--s{seed}")
+    made, _ = tables.paper_table(study.load(small.folder), "table7")
+    assert line_of(made.frame, "last")["n_pairs"] == 0 and "no seed in common" in made.markdown()
+
+
+def test_missing_failed_and_stale_runs_are_told_apart(small):
+    small.save(LAST, status="failed", error="RuntimeError: out of memory")
+    small.save(LAST.replace("s1", "s2"), inputs={**small.records[LAST]["inputs"], "language_model": {
+        "path": "x", "fingerprint": "0" * 16, "run": "trec6--finetune_lm--fwd--word--default--all--s2"}})
+    made, _ = tables.paper_table(study.load(small.folder), "table7")
+    line = line_of(made.frame, "last")
+    assert line["n_seeds"] == 1 and "1 run failed" in line["note"]
+    assert line_of(made.frame, "full")["n_seeds"] == 0 and "| full | missing |" in made.markdown()
+    found = study.load(small.folder)
+    stale = found.archive.stale(found.archive.get(LAST.replace("s1", "s2")))
+    assert "trec6--finetune_lm--fwd--word--default--all--s2 was made anew since" in stale
+
+
+def test_a_test_split_of_other_weights_is_not_counted(small):
+    run = "trec6--eval_clas--fwd--word--last--all--s1--test"
+    inputs = small.records[run]["inputs"]
+    small.save(run, inputs={**inputs, "classifier": {**inputs["classifier"], "fingerprint": "0" * 16}})
+    frame = frame_of(small.folder)
+    assert line_of(frame, "last")["n_seeds"] == 3 and line_of(frame, "last", "test")["n_seeds"] == 2
+
+
+def test_other_flags_make_a_table_of_their_own(small):
+    for seed in range(3):
+        model = f"trec6--finetune_lm--fwd--word--default--all--s{seed}"
+        for name, flags in (("wide", {}), ("wide-last", {"last": True, "use_discriminative": False, "lr": 0.001,
+                                                         "use_regular_schedule": True, "early_stopping": True})):
+            small.classifier("trec6", model, 5, name, {"bs": 32, **flags}, seed)
+    _, blocks = tables.paper_table(study.load(small.folder), "table7")
+    assert len(blocks) == 1  # two of ten rows: only the fullest is shown
+    _, blocks = tables.paper_table(study.load(small.folder), "table7", where="bs=32")
+    assert blocks[0].constant["bs"] == 32 and {len(entry.wrong["val"]) for entry in blocks[0].entries} == {0, 3}
+
+
+def test_runs_that_cannot_be_told_apart_are_refused(small):
+    run = "trec6--train_clas--fwd--word--default--all--s0"
+    folder = shutil.copytree(small.folder / "runs" / run, small.folder / "runs" / run.replace("default", "twin"))
+    record = {**small.records[run], "id": folder.name}
+    (folder / "run.json").write_text(json.dumps(record))
+    assert line_of(frame_of(small.folder), "freez + discr + stlr")["n_seeds"] == 3  # one run under two names
+    (folder / "run.json").write_text(json.dumps({**record, "fingerprint": "f" * 16}))
+    assert "have the same flags and seeds, yet differ" in refusal(study.load, small.folder)
+
+
+# -- ablation ----------------------------------------------------------------------------------------------------------
+
+def test_a_sweep_of_ones_own(small):
+    for seed in range(3):
+        model = f"trec6--finetune_lm--fwd--word--default--all--s{seed}"
+        for lr in (0.002, 0.02):
+            small.classifier("trec6", model, 5 + 100 * lr, f"lr{lr}", {"lr": lr}, seed)
+    found = study.load(small.folder)
+    assert "--by=bs puts into one row differ in lr (0.001, 0.002, 0.01, 0.02)" in refusal(tables.ablation, found, "bs")
+    made, _ = tables.ablation(found, "lr")  # each row has one setting, of which more than lr differs
+    assert "From row to row these differ too: " in made.markdown() and "use_discriminative" in made.markdown()
+    made, _ = tables.ablation(found, "lr", where="last=False")
+    lines = made.frame[made.frame["split"] == "val"].set_index("row")
+    assert list(lines.index) == ["lr=0.002", "lr=0.01", "lr=0.02"] and (lines["n_seeds"] == 3).all()
+    assert lines.loc["lr=0.01", "reference"] and "emb_sz=16" in lines.loc["lr=0.01", "constant"]
+
+
+def test_flags_that_do_not_exist_and_filters_that_are_none(small):
+    found = study.load(small.folder)
+    assert "dropout is a flag of none of these runs" in refusal(tables.ablation, found, "dropout")
+    assert "nothing is a flag of none" in refusal(tables.ablation, found, "lr", where="nothing=1")
+    with pytest.raises(UsageError, match="FLAG=VALUE"):
+        tables.ablation(found, "lr", where="lr")
+    with pytest.raises(UsageError, match="--by"):
+        tables.ablation(found, "")
+
+
+# -- forms -------------------------------------------------------------------------------------------------------------
+
+ODD = Grid("50% of R&D_#1 {x}~^\\", ("", "a|b"), ((Cell("<b>&\"'"), Cell("5.00 ± 0.10", True, ("a--b", "c"))),),
+           ("中 $1",))
+
+
+def test_every_form_escapes_its_own_signs():
+    text = rendering.latex([ODD], "T_1", ["note & more"])
+    assert r"50\% of R\&D\_\#1 \{x\}\textasciitilde{}\textasciicircum{}\textbackslash{}" in text
+    assert r"\textbf{5.00 $\pm$ 0.10}" in text and "U+4E2D \\$1" in text and r"T\_1" in text
+    assert rendering.latex_escape("-0.50 [-1, +2] a-b --where e-3") == r"$-$0.50 {[}$-$1, +2{]} a-b -{}-where e-3"
+    page = rendering.html_table(ODD)
+    assert "&lt;b&gt;&amp;&quot;&#x27;" in page and "<b>" not in page and 'href="#run-a--b"' in page
+    assert r"a\|b" in rendering.markdown(ODD) and "**5.00 ± 0.10**" in rendering.markdown(ODD)
+
+
+def test_all_forms_show_the_same_cells(whole, tmp_path):
+    made, _ = tables.paper_table(study.load(whole.folder), "table7")
+    markdown, _, latex = (path.read_text() for path in made.write(tmp_path))
+    again = pd.read_csv(tmp_path / "table7.csv")
+    assert list(again.columns) == list(made.frame.columns) and len(again) == len(made.frame)
+    for row in made.grids[1].rows:
+        line = line_of(again, row[0].text)
+        assert row[1].text == f"{line['error']:.2f} ± {line['sd']:.2f}"
+        assert row[1].text in markdown and row[1].text.replace("±", r"$\pm$") in latex
+    assert "\n\n" in markdown and markdown.startswith("# Table 7")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (texlive-latex-extra)")
+def test_the_latex_compiles_as_it_stands(whole, tmp_path):
+    found = study.load(whole.folder)
+    made = [tables.paper_table(found, "table7")[0], tables.low_shot(found)[0], tables.subword(found)[0]]
+    made[1].grids.append(ODD)
+    for each in made:
+        each.write(tmp_path)
+        done = subprocess.run(["pdflatex", "-halt-on-error", "-interaction=nonstopmode", f"{each.name}.tex"],
+                              cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stdout[-2000:]
+        assert (tmp_path / f"{each.name}.pdf").stat().st_size > 1000
+
+
+def test_commands_write_every_form_and_a_figure(whole, tmp_path):
+    shutil.copytree(whole.folder / "runs", tmp_path / "runs")
+    done = subprocess.run([sys.executable, "-m", "analysis", "table6", f"--results_dir={tmp_path}", "--dataset=trec6"],
+                          cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "no LM fine-tuning" in done.stdout and "IMDb" not in done.stdout
+    assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == ["table6.csv", "table6.md", "table6.tex"]
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["table6-trec6.pdf", "table6-trec6.png"]
+    done = subprocess.run([sys.executable, "-m", "analysis", "table6", f"--results_dir={tmp_path}", "--where=x=1"],
+                          cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
+
+
+def test_an_empty_folder_has_empty_tables(tmp_path):
+    made, _ = tables.paper_table(study.load(tmp_path), "table7")
+    assert "Missing: no run matches" in made.markdown() and made.frame.empty
+    assert "Missing" in tables.agreement(study.load(tmp_path)).markdown()
+
+
+# -- profiles that set what only some rows have ------------------------------------------------------------------------
+
+def test_a_profile_whose_flags_only_some_rows_read(tmp_path):
+    """As the profile `paper`: STLR's constants and the unfreezing go to the rows that have them, the vanilla language
+    model has a pretraining of its own."""
+    made = Made(tmp_path)
+    made.corpus("imdb")
+    pretrained, vanilla = made.pretrained(), made.pretrained({"dropmult": 0.0, "cl": 3}, name="vanilla")
+    lm = {"beta1": 0.7, "divisor": 2.6, "dropout_input": 0.4}
+    clas, gradual, stlr = {"cl": 50, "beta1": 0.7}, {"unfreezing": "one_per_epoch"}, {"cut_frac": 0.1, "ratio": 32.0}
+    flat, constant, stop = {"use_discriminative": False, "lr": 0.001}, {"use_regular_schedule": True}, {
+        "early_stopping": True}
+    model = made.language_model("imdb", pretrained, "paper", lm)
+    rows = {"default": {**gradual, **stlr}, "scratch": {"from_scratch": True, **flat, **stop},
+            "full": {"startat": 2, **flat, **constant, **stop}, "full_discr": {"startat": 2, **constant, **stop},
+            "to_the_end": {"startat": 2, **flat, **constant},  # Figure 4's, which is not stopped early
+            "last": {"last": True, **flat, **constant, **stop}, "chain_thaw": {"chain_thaw": True, **constant, **stop},
+            "freez": {**gradual, **flat, **constant, **stop}, "freez_discr": {**gradual, **constant, **stop},
+            "freez_stlr": {**gradual, **flat, **stlr, **stop},
+            "freez_cos": {**gradual, **flat, "use_clr": False, **stop}}
+    for name, flags in rows.items():
+        made.classifier("imdb", None if name == "scratch" else model, 6, name, {**clas, **flags}, test=False)
+    for name, source, flags, cl in (("none", pretrained, {"notrain": True}, 50),
+                                    ("lm_full", pretrained, {"beta1": 0.7, "dropout_input": 0.4, **constant,
+                                                             "use_discriminative": False}, 50),
+                                    ("lm_discr", pretrained, {**lm, **constant}, 50),
+                                    ("without", None, {"preload": False, **lm}, 50),
+                                    ("vanilla", vanilla, {"dropmult": 0.0, "beta1": 0.7, "divisor": 2.6}, 5)):
+        made.classifier("imdb", made.language_model("imdb", source, name, flags), 7, name,
+                        {**clas, "cl": cl, **gradual, **stlr, **stop}, test=False)
+    for name in ("table4", "table5", "table6", "table7"):
+        frame = frame_of(tmp_path, name)
+        assert (frame["n_seeds"] == 1).all() and len(frame) == len(tables.TABLES[name].rows), name
+    assert line_of(frame_of(tmp_path, "table5"), "vanilla LM", dataset="imdb")["note"] == "pretrained otherwise: pre.cl"
+    _, [block] = tables.paper_table(study.load(tmp_path), "table7")
+    assert line_of(frame_of(tmp_path), "full", dataset="imdb")["runs"] == "imdb--train_clas--fwd--word--full--all--s0"
+    assert {result.run.id.split("--")[4] for result in block.candidates["full"]} == {"full", "to_the_end"}
