@@ -35,7 +35,13 @@ class LookupDropout(EmbeddingDropout):
     ones, without a masked copy of the whole matrix, nor a gradient of that copy."""
 
     def forward(self, words: Tensor) -> Tensor:
-        vectors = F.embedding(words, self.emb.weight, self.emb.padding_idx)
+        return self.drop(self.vectors(words), words)
+
+    def vectors(self, words: Tensor) -> Tensor:
+        """Those of the words, none dropped."""
+        return F.embedding(words, self.emb.weight, self.emb.padding_idx)
+
+    def drop(self, vectors: Tensor, words: Tensor) -> Tensor:
         if not self.training or self.embed_p == 0:
             return vectors
         mask = dropout_mask(self.emb.weight.data, (len(self.emb.weight), 1), self.embed_p)
@@ -78,16 +84,19 @@ class ChunkedEncoder(SentenceEncoder):
         chunks = -(-width // bptt)
         chunks_of_row = -(-lengths // bptt)
         kept = max(1, self.max_len // bptt)
+        # The vectors of all chunks at once, as a gradient by them is as large as the matrix they are from.
+        first = max(0, chunks - kept)
+        vectors = (None,) * first + self.module.encoder_dp.vectors(ids[:, first * bptt:]).split(bptt, dim=1)
         outputs = []
         for chunk in range(chunks):
             # Rows are sorted, so those that have begun are the first ones.
             begun = int((chunks_of_row >= chunks - chunk).sum())
             piece = ids[:begun, chunk * bptt:(chunk + 1) * bptt]
-            if chunk < chunks - kept:
+            if chunk < first:
                 with torch.no_grad():
                     self.module(piece)
                 continue
-            states = self.module(piece)
+            states = self.module(self.module.encoder_dp.drop(vectors[chunk][:begun], piece), from_embeds=True)
             if begun < rows:
                 states = torch.cat([states, states.new_zeros(rows - begun, *states.shape[1:])])
             outputs.append(states)
