@@ -1,0 +1,89 @@
+"""The benchmark's arithmetic, and that it measures ours and stock on the same work. No times are asserted."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import flow
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "sweeps"))
+
+import speed  # noqa: E402
+
+MODEL = {"emb_sz": 6, "n_hid": 10, "n_layers": 2}
+MADE_UP = {"words": 60, "length": 40, "documents": 12, "model": MODEL, "bs": 4, "threads": 1, "batches": 2}
+
+
+def measured(work: str, whose: str, sizes: dict) -> dict:
+    done = subprocess.run([sys.executable, str(ROOT / "sweeps" / "speed_measure.py"), work, whose, json.dumps(sizes)],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("whose", ["ours", "stock"])
+@pytest.mark.parametrize("work, more", [("lm", {}), ("clas", {}), ("clas", {"predict": True}), ("clas", {"unfrozen": False})])
+def test_each_work_is_measured(work, whose, more):
+    found = measured(work, whose, {**MADE_UP, **more})
+    assert found["rate"] > 0 and found["peak_memory_mb"] > 0
+
+
+def test_ours_and_stock_make_the_same_tokens(tmp_path):
+    flow.write_csv(tmp_path / "train.csv", flow.labelled_rows(30, 0))
+    sizes = {"data": str(tmp_path), "documents": 30, "workers": 1}
+    ours, stock = (measured("tokens", whose, sizes) for whose in ("ours", "stock"))
+    assert (ours["digest"], ours["tokens"]) == (stock["digest"], stock["tokens"])
+    fewer = measured("tokens", "ours", {**sizes, "documents": 29})
+    assert fewer["digest"] != ours["digest"]
+
+
+def test_operations_of_a_token():
+    # Layer 1: 4 gates of 10 units on 6 inputs and 10 states; layer 2: of 6 on 10 and 6; the decoder: 50 words of 6.
+    weights = 4 * 10 * (6 + 10) + 4 * 6 * (10 + 6) + 50 * 6
+    assert speed.lm_gflop_a_token(MODEL, 50) == pytest.approx(6 * weights / 1e9)
+
+
+def entry(name: str, stock: list[float], **ours: list[float]) -> dict:
+    def rows(rates: list[float]) -> list[dict]:
+        return [{"rate": rate, "peak_memory_mb": 100 + number} for number, rate in enumerate(rates)]
+
+    return {"name": name, "what": f"{name}, measured", "unit": "tokens/s", "sizes": {"model": MODEL},
+            "measured": {"stock": rows(stock), **{label: rows(rates) for label, rates in ours.items()}}}
+
+
+def test_ratios_are_those_of_the_same_round():
+    stock, default = speed.summary(entry("clas small", [10, 20, 40], default=[30, 40, 200]), {})
+    assert stock["ratio"] == stock["lowest_ratio"] == stock["highest_ratio"] == 1
+    # The ratio of the medians would be 2.
+    assert (default["ratio"], default["lowest_ratio"], default["highest_ratio"]) == (3, 2, 5)
+    assert (default["median"], default["lowest"], default["highest"], default["peak_memory_mb"]) == (40, 30, 200, 102)
+
+
+def test_tables_and_figure(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "ROOT", tmp_path)
+    about = {"processor": "a processor", "threads": 2, "bfloat16": [], "torch": "1", "fastai": "2", "spacy": "3"}
+    found = {"machine": about, "rounds": 3, "product": {"bf16": 2000.0, "full": 400.0},
+             "works": [entry("lm small", [10, 20, 40], default=[30, 60, 100], sampled=[50, 100, 200]),
+                       entry("help", [1], default=[10])],
+             "growth": {what: [{"size": 10, "rate": 5.0}, {"size": 100, "rate": 4.0}]
+                        for what in ("words in the vocabulary", "hidden size", "tokens of a document", "reviews")}}
+    speed.write(found)
+    tables = tmp_path / "results" / "tables"
+    assert json.loads((tables / "speed.json").read_text()) == found
+    rows = list(csv.DictReader((tables / "speed.csv").read_text().splitlines()))
+    assert [row["whose"] for row in rows] == ["stock", "ours, default", "ours, sampled", "stock", "ours, default"]
+    assert float(rows[1]["ratio"]) == 3 and float(rows[0]["part_of_limit"]) == pytest.approx(
+        20 * speed.lm_gflop_a_token(MODEL, 30_009) / 400, rel=1e-4)
+    assert "| lm small, measured | ours, default | 60 tokens | **3.0** (2.5 to 3.0) |" in (tables / "speed.md").read_text()
+    for suffix, begins in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
+        assert (tmp_path / "results" / "figures" / f"speed.{suffix}").read_bytes().startswith(begins)
+
+
+def test_without_ids_it_says_what_to_run(tmp_path):
+    done = subprocess.run([sys.executable, str(ROOT / "sweeps" / "speed.py"), "--data", str(tmp_path)],
+                          capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"speed: {tmp_path} has no ids; run get_data, create_toks and tok2id --max_vocab=30000 first\n"
