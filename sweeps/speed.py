@@ -45,20 +45,20 @@ def works(data: str, threads: int) -> list[Work]:
     return [
         Work("tokens", "create_toks, 25,000 reviews", "tokens/s",
              {**common, "documents": 25_000, "workers": threads}),
-        Work("lm small", "LM step, emb 200, hidden 400, 2 layers, bs 64, bptt 70", "tokens/s",
+        Work("lm small", "LM step, small (emb 200, hidden 400, 2 layers), bs 64, bptt 70", "tokens/s",
              {**lm, "model": SIZES["small"], "batches": 10}, every),
-        Work("lm paper", "LM step, emb 400, hidden 1152, 3 layers", "tokens/s",
+        Work("lm paper", "LM step, paper's size (emb 400, hidden 1152, 3 layers)", "tokens/s",
              {**lm, "model": SIZES["paper"], "batches": 4}, every),
-        Work("clas small", "classifier training, all groups, 256 reviews", "documents/s",
+        Work("clas small", "classifier training, small, all groups, 256 reviews, bs 32", "documents/s",
              {**clas, "model": SIZES["small"], "documents": 256}, {"default": {}, "full precision": FULL}),
-        Work("clas paper", "classifier training, all groups, 16 reviews", "documents/s",
+        Work("clas paper", "classifier training, paper's size, 16 reviews, bs 16", "documents/s",
              {**clas, "bs": 16, "model": SIZES["paper"], "documents": 16}, {"default": {}, "full precision": FULL}),
-        Work("head small", "classifier training, last group alone, 512 reviews", "documents/s",
+        Work("head small", "classifier training, small, last group alone, 512 reviews", "documents/s",
              {**clas, "model": SIZES["small"], "documents": 512, "unfrozen": False}),
-        Work("eval small", "evaluation, 1,024 reviews", "documents/s",
+        Work("eval small", "evaluation, small, 1,024 reviews", "documents/s",
              {**clas, "bs": 64, "model": SIZES["small"], "documents": 1024, "predict": True},
              {"default": {}, "full precision": FULL}),
-        Work("eval paper", "evaluation, 64 reviews", "documents/s",
+        Work("eval paper", "evaluation, paper's size, 64 reviews", "documents/s",
              {**clas, "bs": 64, "model": SIZES["paper"], "documents": 64, "predict": True},
              {"default": {}, "full precision": FULL}),
         Work("help", "train_clas.py --help, against importing fastai.text.all", "calls/s", common),
@@ -207,6 +207,7 @@ def draw(found: dict, folder: Path) -> None:
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     # Type 42: fonts that a publisher's check accepts.
     matplotlib.rcParams["pdf.fonttype"] = 42
@@ -235,7 +236,12 @@ def draw(found: dict, folder: Path) -> None:
         axes.loglog([row["size"] for row in cases], [row["rate"] for row in cases], "o-", color="black", markersize=3)
         axes.set_xlabel(what, fontsize=7)
         axes.set_ylabel("documents/s" if what.startswith("tokens of") else "tokens/s", fontsize=7)
-        axes.tick_params(labelsize=6, which="both")
+        for axis, sizes in ((axes.xaxis, [row["size"] for row in cases]), (axes.yaxis, [row["rate"] for row in cases])):
+            axis.set_major_locator(FixedLocator(sizes))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axis.set_minor_locator(NullLocator())
+        axes.tick_params(axis="x", labelsize=6, labelrotation=30)
+        axes.tick_params(axis="y", labelsize=6)
     for suffix in ("pdf", "png"):
         with files.replacing(folder / f"speed.{suffix}") as temporary:
             figure.savefig(temporary, format=suffix, dpi=200)

@@ -164,6 +164,14 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
     def wait_until_empty(self) -> None:
         self.wait(lambda: not self.run("squeue", "--noheader").stdout.strip(), "the queue to empty")
 
+    def wait_until_saved(self) -> None:
+        """Waits until slurmctld has written down what its jobs are doing: it does so some seconds after a change, and
+        one that is killed before starts such a job a second time, at which Slurm takes the node out of service."""
+        started = self.run("squeue", "--noheader", "--states=RUNNING", "--format=%S").stdout.split()
+        changed = max(time.mktime(time.strptime(start, "%Y-%m-%dT%H:%M:%S")) for start in started)
+        # What it registers of a job that has begun makes it save again, so that one of these is after the beginning.
+        self.wait(lambda: (self.folder / "state" / "job_state").stat().st_mtime > changed + 1, "the jobs to be saved")
+
     def state(self) -> str:
         """What there is to see when something has gone wrong."""
         logs = [f"{path.name}: " + " / ".join(path.read_text(errors="replace").splitlines()[-5:])

@@ -76,7 +76,8 @@ def trained(place):
     for backwards in (False, True):
         flow.call("finetune_lm", preload=False, cl=1, backwards=backwards, **flow.SIZES, **shared, **small)
         flow.call("train_clas", cl=1, backwards=backwards, **shared, **small)
-        flow.call("eval_clas", split="test", backwards=backwards, threads=1, cuda_id=-1, bs=8, quiet=True, **shared)
+        flow.call("eval_clas", split="test", backwards=backwards, threads=1, cuda_id=-1, bs=8, quiet=True,
+                  precision="full", **shared)
     return folder, bpe
 
 

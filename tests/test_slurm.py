@@ -78,7 +78,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def local(base, tmp_path_factory):
-    place = base.copy(tmp_path_factory.mktemp("local"), LM="--cl=40 --bs=4 --bptt=20")
+    place = base.copy(tmp_path_factory.mktemp("local"), LM="--cl=150 --bs=4 --bptt=20")
     done = place.sweep(SWEEP)
     assert done.returncode == 0, done.stdout
     return place
@@ -92,7 +92,7 @@ def jobs_of(output):
 
 @needs_slurm
 def test_a_plan_on_the_cluster_gives_the_records_of_this_machine(slurm_cluster, base, local, tmp_path):
-    place = base.copy(tmp_path, LM="--cl=40 --bs=4 --bptt=20")
+    place = base.copy(tmp_path, LM="--cl=150 --bs=4 --bptt=20")
     done = on_cluster(slurm_cluster, place)
     assert done.returncode == 0, done.stdout
     jobs = jobs_of(done.stdout)
@@ -116,7 +116,7 @@ def test_a_plan_on_the_cluster_gives_the_records_of_this_machine(slurm_cluster, 
 @pytest.mark.slow
 @needs_slurm
 def test_a_requeued_job_goes_on_from_its_checkpoint(slurm_cluster, base, local, tmp_path):
-    place = base.copy(tmp_path, LM="--cl=40 --bs=4 --bptt=20")
+    place = base.copy(tmp_path, LM="--cl=150 --bs=4 --bptt=20")
     number = jobs_of(on_cluster(slurm_cluster, place).stdout)[LM]
     place.wait_for(lambda records: records.get(LM, {}).get("progress", {}).get("epochs", 0) >= 3, "some epochs")
     slurm_cluster.run("scontrol", "requeue", number)
@@ -132,9 +132,10 @@ def test_a_requeued_job_goes_on_from_its_checkpoint(slurm_cluster, base, local, 
 @pytest.mark.slow
 @needs_slurm
 def test_the_controller_is_killed_and_comes_back(slurm_cluster, base, local, tmp_path):
-    place = base.copy(tmp_path, LM="--cl=40 --bs=4 --bptt=20")
+    place = base.copy(tmp_path, LM="--cl=150 --bs=4 --bptt=20")
     assert on_cluster(slurm_cluster, place).returncode == 0
     place.wait_for(lambda records: records.get(LM, {}).get("progress", {}).get("epochs", 0) >= 1, "an epoch")
+    slurm_cluster.wait_until_saved()
     slurm_cluster.kill("slurmctld", signal.SIGKILL)
     try:
         gone = on_cluster(slurm_cluster, place)

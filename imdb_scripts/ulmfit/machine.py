@@ -39,8 +39,8 @@ def check_precision(precision: str, device: torch.device) -> None:
 def quick_precision(device: torch.device) -> str:
     """ "bf16" where the device multiplies bfloat16 in hardware, else "full". What `--precision=auto` means.
 
-    bfloat16 has the range of single precision, so that nothing needs scaling; that it costs no quality was measured
-    (results/tables/speed_quality.md).
+    bfloat16 has the range of single precision, so that nothing needs scaling. What it costs in quality,
+    sweeps/speed_quality.sh measures.
     """
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "full"
