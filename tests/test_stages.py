@@ -584,7 +584,7 @@ def test_bad_lines_of_a_subset_are_refused(world, lines, message, request):
     ("create_toks", {"workers": 1}, "imdb--create_toks--word"),
     ("finetune_lm", {"pretrain_path": "wiki", "pretrain_id": "wiki", "cl": 2, "lr": 0.01, **SMALL},
      LM_RUN.format("fwd")),
-    ("train_clas", {**LEARNED, **SMALL}, CLAS_RUN.format("fwd")),
+    ("train_clas", {**LEARNED, **SMALL, "precision": "full"}, CLAS_RUN.format("fwd")),
     ("eval_clas", {"split": "test", **EVAL}, EVAL_RUN.format("fwd", "test")),
 ])
 def test_the_same_command_again_is_reused_without_loading_torch(world, stage, flags, run):
@@ -599,7 +599,7 @@ def test_the_same_command_again_is_reused_without_loading_torch(world, stage, fl
 
 
 REFUSALS = {
-    "other flag": ("train_clas", {"cl": 3, "lr": 0.02, "dropmult": 0.2, **SMALL}, 1,
+    "other flag": ("train_clas", {"cl": 3, "lr": 0.02, "dropmult": 0.2, "precision": "full", **SMALL}, 1,
                    f"train_clas: error: {CLAS_RUN.format('fwd')} exists in results/runs/{CLAS_RUN.format('fwd')} with "
                    f"other flags (cl: 14 there, 3 asked); "),
     "no language model": ("train_clas", {"lm_id": "none", "seed": 3, "backwards": True, "lm_train_file_id": "few"}, 1,
