@@ -42,7 +42,7 @@ def test_a_plan_holds_all_that_it_needs_in_order(tmp_path, monkeypatch, name, pr
 
 
 def test_the_sweeps_are_all_there_are():
-    others = {"common", "environment", "demo"}
+    others = {"common", "environment", "demo", "speed", "speed_quality"}
     assert {path.stem for path in (ROOT / "sweeps").glob("*.sh")} - others == set(SWEEPS)
     assert {path.stem for path in (ROOT / "sweeps" / "profiles").glob("*.env")} == set(PROFILES)
 
@@ -148,7 +148,7 @@ def test_the_plans_in_the_readme_are_printed(tmp_path):
     for command in commands:
         done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0 and done.stdout.startswith("python imdb_scripts/"), command
-    assert set(re.findall(r"sweeps/(\w+)\.sh", text)) <= {*SWEEPS, "demo", "environment"}
+    assert set(re.findall(r"sweeps/(\w+)\.sh", text)) <= {*SWEEPS, "demo", "environment", "speed", "speed_quality"}
 
 
 def test_data_that_is_there_is_taken_as_it_is(tmp_path):
