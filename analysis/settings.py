@@ -113,9 +113,7 @@ class Chain:
                 continue
             parent = self.archive.parent(run, role)
             if parent is None:
-                setting[f"{prefix}fingerprint"] = given["fingerprint"]
-                if given["run"] is not None:
-                    unknown.append(given["run"])
+                self._unknown(prefix, given, setting, unknown)
                 continue
             inner, inner_seeds, inner_unknown, inner_behind = self.of(parent)
 
@@ -134,6 +132,13 @@ class Chain:
             unknown += inner_unknown
         return setting, seeds, unknown, behind
 
+    @staticmethod
+    def _unknown(prefix: str, given: dict, setting: dict, unknown: list[str]) -> None:
+        """An input whose run has no record here is known by its fingerprint alone."""
+        setting[f"{prefix}fingerprint"] = given["fingerprint"]
+        if given["run"] is not None:
+            unknown.append(given["run"])
+
     def _same_subset(self, run: Run, parent: Run) -> bool:
         mine, theirs = (each.record["inputs"].get("subset") for each in (run, parent))
         return bool(mine and theirs and mine["fingerprint"] == theirs["fingerprint"])
@@ -149,9 +154,7 @@ class Chain:
                 return
             parent = self.archive.parent(child, role)
             if parent is None:
-                setting[f"{prefix}fingerprint"] = given["fingerprint"]
-                if given["run"] is not None:
-                    unknown.append(given["run"])
+                self._unknown(prefix, given, setting, unknown)
                 return
             setting.update({prefix + name: value for name, value in parent.config.items() if name not in _SHARED})
             behind[prefix] = child = parent

@@ -7,7 +7,6 @@ is done is kept in results/tables/speed_quality.csv, a row a model, and not done
 
 import argparse
 import csv
-import os
 import shutil
 import subprocess
 import sys
@@ -174,5 +173,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     main()

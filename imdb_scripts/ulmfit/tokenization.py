@@ -25,7 +25,7 @@ BATCH_DOCUMENTS = 250
 BATCHES_IN_FLIGHT = 3
 
 
-# Several models may be asked in turn; one of words, remembered pieces and all, takes 100 MB.
+# Several models may be asked in turn; one of words, remembered pieces and all, takes 200 MB.
 @functools.lru_cache(maxsize=8)
 def _tokenizer(lang: str, sp_model: Path | None) -> WordTokenizer | SubwordTokenizer:
     return WordTokenizer(lang) if sp_model is None else SubwordTokenizer(sp_model)
