@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "imdb_scripts"))
 
 from speed_measure import SIZES  # noqa: E402
-from ulmfit import files, machine  # noqa: E402
+from ulmfit import files, machine, vocab  # noqa: E402
 from ulmfit.errors import UserError  # noqa: E402
 from ulmfit.names import DataFolder  # noqa: E402
 from ulmfit.tokenization import available_cores  # noqa: E402
@@ -103,7 +103,8 @@ def lm_gflop_a_token(model: dict, words: int) -> float:
 def compare(data: str, rounds: int, only: list[str]) -> dict:
     threads = available_cores()
     chosen = [work for work in works(data, threads) if not only or work.name in only]
-    found: dict = {"machine": about_machine(threads), "rounds": rounds, "works": [], "growth": {}, "product": {}}
+    found: dict = {"machine": about_machine(threads), "rounds": rounds,
+                   "words": len(vocab.load_vocab(DataFolder(data).ids(False))), "works": [], "growth": {}, "product": {}}
     for precision in ("bf16", "full"):
         found["product"][precision] = measured("product", "ours", {"n": 2048, "precision": precision,
                                                                    "threads": threads})["rate"]
@@ -120,7 +121,7 @@ def compare(data: str, rounds: int, only: list[str]) -> dict:
         if len(digests) > 1:
             raise UserError(f"{work.what}: the tokens of ours and of stock differ")
         found["works"].append(entry)
-        print("\n".join(lines_of(entry, found["product"])), flush=True)
+        print("\n".join(lines_of(entry, found)), flush=True)
     if not only:
         for what, cases in growths(data, threads).items():
             found["growth"][what] = [{"size": size, **measured(work, "ours", sizes)} for size, work, sizes in cases]
@@ -143,7 +144,7 @@ def about_machine(threads: int) -> dict:
 
 # -- tables and figure -------------------------------------------------------------------------------------------------
 
-def summary(entry: dict, product: dict) -> list[dict]:
+def summary(entry: dict, found: dict) -> list[dict]:
     """A row a variant: medians, ratios to stock in the same round with their extremes, memory, part of the machine's
     limit."""
     stock = [row["rate"] for row in entry["measured"]["stock"]]
@@ -156,17 +157,17 @@ def summary(entry: dict, product: dict) -> list[dict]:
                "lowest_ratio": min(ratios), "highest_ratio": max(ratios),
                "peak_memory_mb": max(row["peak_memory_mb"] for row in measurements)}
         if entry["name"].startswith("lm") and label != "sampled":
-            full = label in ("stock", "full precision") or not machine.cpu_flags() & machine.BFLOAT16_FLAGS
-            gflops = row["median"] * lm_gflop_a_token(entry["sizes"]["model"], 30_009)
-            row.update(gflop_s=gflops, part_of_limit=gflops / product["full" if full else "bf16"])
+            full = label in ("stock", "full precision") or not found["machine"]["bfloat16"]
+            gflops = row["median"] * lm_gflop_a_token(entry["sizes"]["model"], found["words"])
+            row.update(gflop_s=gflops, part_of_limit=gflops / found["product"]["full" if full else "bf16"])
         rows.append(row)
     return rows
 
 
-def lines_of(entry: dict, product: dict) -> list[str]:
+def lines_of(entry: dict, found: dict) -> list[str]:
     return [f"{row['work']}; {row['whose']}: {row['median']:,.3g} {row['unit']} ({row['lowest']:,.3g} to "
             f"{row['highest']:,.3g}), {row['ratio']:.2f} x stock ({row['lowest_ratio']:.2f} to "
-            f"{row['highest_ratio']:.2f}), {row['peak_memory_mb']:,} MB" for row in summary(entry, product)]
+            f"{row['highest_ratio']:.2f}), {row['peak_memory_mb']:,} MB" for row in summary(entry, found)]
 
 
 def markdown(found: dict) -> str:
@@ -178,7 +179,7 @@ def markdown(found: dict) -> str:
              f"medians, in brackets the extremes.", "",
              "| work | whose | a second | x stock | GFLOP/s (of the limit) | peak MB |", "|---|---|---|---|---|---|"]
     for entry in found["works"]:
-        for row in summary(entry, found["product"]):
+        for row in summary(entry, found):
             flops = f"{row['gflop_s']:,.0f} ({row['part_of_limit']:.0%})" if "gflop_s" in row else ""
             ratio = "" if row["whose"] == "stock" else (f"**{row['ratio']:.1f}** ({row['lowest_ratio']:.1f} to "
                                                         f"{row['highest_ratio']:.1f})")
@@ -196,7 +197,7 @@ def write(found: dict) -> None:
     for folder in (tables, figures):
         folder.mkdir(parents=True, exist_ok=True)
     files.write_text(tables / "speed.json", json.dumps(found, indent=1) + "\n")
-    frame = pd.DataFrame([row for entry in found["works"] for row in summary(entry, found["product"])])
+    frame = pd.DataFrame([row for entry in found["works"] for row in summary(entry, found)])
     files.write_text(tables / "speed.csv", frame.to_csv(index=False, float_format="%.6g"))
     files.write_text(tables / "speed.md", markdown(found))
     draw(found, figures)
@@ -211,7 +212,7 @@ def draw(found: dict, folder: Path) -> None:
 
     # Type 42: fonts that a publisher's check accepts.
     matplotlib.rcParams["pdf.fonttype"] = 42
-    rows = [row for entry in found["works"] for row in summary(entry, found["product"])
+    rows = [row for entry in found["works"] for row in summary(entry, found)
             if row["whose"] != "stock" and entry["name"] != "help"]
     growth = found["growth"]
     figure = Figure(figsize=(9, 0.34 * max(8, len(rows)) + 1), layout="constrained")

@@ -72,9 +72,8 @@ def clock(batches: int, warm: int):
 class NoRun(SimpleNamespace):
     """Stands for a run's record where nothing is to be recorded."""
 
-    def __init__(self, precision: str):
+    def __init__(self):
         super().__init__(artefact=Path("."), folder=Path("."), quiet=True, resumed=False, id="speed")
-        self.precision = precision
 
     def use_precision(self, precision: str, device) -> str:
         from ulmfit import machine
@@ -96,7 +95,7 @@ def lm_ours(sizes: dict) -> dict:
     model = models.language_model(words, **sizes["model"], dropmult=1.0)
     optimization = hyperparameters.Optimization(clip=0.3, wd=1e-7, precision=sizes.get("precision", "auto"))
     job = language_model.job(
-        NoRun(optimization.precision), model,
+        NoRun(), model,
         phases.language_model_phases(epochs=1, lr=1e-3, n_layers=sizes["model"]["n_layers"], pretraining=True),
         text, text, bs=sizes["bs"], bptt=70, seed=0, device=torch.device("cpu"), optimization=optimization,
         sampled=sizes.get("sampled", False))
@@ -143,13 +142,13 @@ def clas_ours(sizes: dict) -> dict:
     device, precision = torch.device("cpu"), sizes.get("precision", "auto")
     loader = partial(loaders.ClassifierLoader, texts, None, bs=sizes["bs"], bptt=70, backwards=False)
     if sizes.get("predict"):
-        precision = NoRun(precision).use_precision(precision, device)
+        precision = NoRun().use_precision(precision, device)
         began = time.perf_counter()
         training.predict(model, loader(seed=None), device, precision)
         return {"rate": len(documents) / (time.perf_counter() - began)}
     n_groups = sizes["model"]["n_layers"] + 2
     job = training.Training(
-        NoRun(precision), model, models.classifier_groups,
+        NoRun(), model, models.classifier_groups,
         phases.classifier_phases(epochs=1, lr=1e-3, n_groups=n_groups, startat=2), loader(seed=0), loader(seed=None),
         validation=training.ClassifierValidation(loader(seed=None)), callbacks=[training.ClassifierOutput(2.0, 1.0)],
         optimization=hyperparameters.Optimization(clip=25.0, wd=1e-6, precision=precision), device=device,

@@ -55,7 +55,7 @@ def entry(name: str, stock: list[float], **ours: list[float]) -> dict:
 
 
 def test_ratios_are_those_of_the_same_round():
-    stock, default = speed.summary(entry("clas small", [10, 20, 40], default=[30, 40, 200]), {})
+    stock, default = speed.summary(entry("clas small", [10, 20, 40], default=[30, 40, 200]), {"words": 9})
     assert stock["ratio"] == stock["lowest_ratio"] == stock["highest_ratio"] == 1
     # The ratio of the medians would be 2.
     assert (default["ratio"], default["lowest_ratio"], default["highest_ratio"]) == (3, 2, 5)
@@ -65,7 +65,7 @@ def test_ratios_are_those_of_the_same_round():
 def test_tables_and_figure(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "ROOT", tmp_path)
     about = {"processor": "a processor", "threads": 2, "bfloat16": [], "torch": "1", "fastai": "2", "spacy": "3"}
-    found = {"machine": about, "rounds": 3, "product": {"bf16": 2000.0, "full": 400.0},
+    found = {"machine": about, "rounds": 3, "words": 30_009, "product": {"bf16": 2000.0, "full": 400.0},
              "works": [entry("lm small", [10, 20, 40], default=[30, 60, 100], sampled=[50, 100, 200]),
                        entry("help", [1], default=[10])],
              "growth": {what: [{"size": 10, "rate": 5.0}, {"size": 100, "rate": 4.0}]
