@@ -75,10 +75,10 @@ class NoRun(SimpleNamespace):
     def __init__(self):
         super().__init__(artefact=Path("."), folder=Path("."), quiet=True, resumed=False, id="speed")
 
-    def use_precision(self, precision: str, device) -> str:
+    def use_precision(self, precision: str, device, kind: str) -> str:
         from ulmfit import machine
 
-        return machine.quick_precision(device) if precision == "auto" else precision
+        return machine.quick_precision(device, kind) if precision == "auto" else precision
 
     def say(self, *words, **how) -> None:
         pass
@@ -142,7 +142,7 @@ def clas_ours(sizes: dict) -> dict:
     device, precision = torch.device("cpu"), sizes.get("precision", "auto")
     loader = partial(loaders.ClassifierLoader, texts, None, bs=sizes["bs"], bptt=70, backwards=False)
     if sizes.get("predict"):
-        precision = NoRun().use_precision(precision, device)
+        precision = NoRun().use_precision(precision, device, "classifier")
         began = time.perf_counter()
         training.predict(model, loader(seed=None), device, precision)
         return {"rate": len(documents) / (time.perf_counter() - began)}
