@@ -50,6 +50,14 @@ def _paper_table(name: str, results_dir: str | None, dataset: str | None, where:
     _deliver(found, made, draw_blocks(made, blocks, found.figures), quiet)
 
 
+def _table_of_averages(name: str, results_dir: str | None, dataset: str | None, where: str | None, quiet: bool) -> None:
+    from . import study, tables
+
+    found = study.load(results_dir)
+    made, blocks = getattr(tables, name)(found, dataset, where)
+    _deliver(found, made, draw_blocks(made, blocks, found.figures), quiet)
+
+
 def table4(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
            backwards: bool = False, bpe: bool = False, quiet: bool = False) -> None:
     """Table 4: with and without a pretrained language model.
@@ -105,11 +113,7 @@ def tables2_3(results_dir: str | None = None, dataset: str | None = None, where:
 
     Forward and backward are averaged seed by seed, joined on the documents' ids.
     """
-    from . import study, tables
-
-    found = study.load(results_dir)
-    made, blocks = tables.tables2_3(found, dataset, where)
-    _deliver(found, made, draw_blocks(made, blocks, found.figures), quiet)
+    _table_of_averages("tables2_3", results_dir, dataset, where, quiet)
 
 
 def bidirectional(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
@@ -118,11 +122,7 @@ def bidirectional(results_dir: str | None = None, dataset: str | None = None, wh
 
     Example: python -m analysis bidirectional --dataset=trec6
     """
-    from . import study, tables
-
-    found = study.load(results_dir)
-    made, blocks = tables.bidirectional(found, dataset, where)
-    _deliver(found, made, draw_blocks(made, blocks, found.figures), quiet)
+    _table_of_averages("bidirectional", results_dir, dataset, where, quiet)
 
 
 def subword(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
@@ -131,11 +131,7 @@ def subword(results_dir: str | None = None, dataset: str | None = None, where: s
 
     Example: python -m analysis subword
     """
-    from . import study, tables
-
-    found = study.load(results_dir)
-    made, blocks = tables.subword(found, dataset, where)
-    _deliver(found, made, draw_blocks(made, blocks, found.figures), quiet)
+    _table_of_averages("subword", results_dir, dataset, where, quiet)
 
 
 def low_shot(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
