@@ -133,6 +133,16 @@ def test_the_fingerprint_takes_the_stages_version(ask, monkeypatch):
     assert "older version of train_clas" in refused(ask)
 
 
+def test_a_changed_default_leaves_the_meaning_of_earlier_records(ask, monkeypatch):
+    """As if --lr had once been 0.02 without being typed: a run of then and one of now are not the same."""
+    monkeypatch.setitem(records.FIRST_DEFAULTS, ("train_clas", "lr"), 0.02)
+    default = inspect.signature(train_clas).parameters["lr"].default
+    made = make(ask())
+    assert made["config"]["lr"] == default
+    assert f"lr: {default} there, 0.02 asked" in refused(lambda: ask(lr=0.02))
+    assert records.config_of(train_clas, {**made["flags"], "lr": 0.02}).get("lr") is None
+
+
 def test_resolved_values_enter_the_fingerprint(tmp_path):
     flags = {name: parameter.default for name, parameter in inspect.signature(train_clas).parameters.items()}
     marks = set()

@@ -406,6 +406,20 @@ def test_auto_is_recorded_and_kept_by_a_run_that_goes_on(corpus, monkeypatch, he
     assert flow.record(corpus.results, typed)["config"]["precision"] == here
 
 
+def test_a_checkpoint_of_fastais_optimizer_is_refused_in_one_line(corpus, monkeypatch):
+    monkeypatch.setattr(training.Training, "heed_signals", stopped_after(3))
+    with pytest.raises(Interrupted):
+        corpus.run("finetune_lm", "earlier")
+    monkeypatch.undo()
+    path = corpus.model("finetune_lm", "earlier") / training.CHECKPOINT
+    state = torch.load(path, weights_only=True)
+    state["optimizer"] = [{"grad_avg": of_weight["exp_avg"], "sqr_avg": of_weight["exp_avg_sq"], "step": 3}
+                          for of_weight in state["optimizer"]]
+    torch.save(state, path)
+    with pytest.raises(UserError, match="was written by an earlier version, with another optimizer; --overwrite"):
+        corpus.run("finetune_lm", "earlier")
+
+
 def stopped_after(batches: int):
     heed, seen = training.Training.heed_signals, 0
 

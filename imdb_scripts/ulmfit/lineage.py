@@ -11,7 +11,6 @@ from typing import Any, Callable
 
 from . import cli, files, names, records
 from .errors import UsageError
-from .flags import result_flags
 
 SIZES = ("emb_sz", "n_hid", "n_layers")
 
@@ -70,7 +69,7 @@ class Lineage:
         from the weights, whose fingerprint is among the inputs.
         """
         weights = {name: record["config"].get(name) for name in self.from_weights if name in record["config"]}
-        return {**records.non_default(self.stage, result_flags(self.flags)), **weights, **self.resolved}
+        return {**records.config_of(self.stage, self.flags), **weights, **self.resolved}
 
     def fingerprint(self, record: dict, inputs: dict[str, records.Input]) -> str:
         """The fingerprint of this very run; `record` as in `config`."""

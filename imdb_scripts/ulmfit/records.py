@@ -39,9 +39,13 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 
 # Raised when a stage's results change for the same flags and inputs: its older runs then count as stale.
-STAGE_VERSIONS = {"get_data": 1, "prepare_wiki": 1, "create_toks": 1, "tok2id": 1, "pretrain_lm": 2, "finetune_lm": 2,
-                  "train_clas": 2, "eval_clas": 2, "ensemble": 1, "sample_train": 1, "train_baseline": 1,
-                  "lr_find": 2}
+STAGE_VERSIONS = {"get_data": 1, "prepare_wiki": 1, "create_toks": 1, "tok2id": 1, "pretrain_lm": 1, "finetune_lm": 1,
+                  "train_clas": 1, "eval_clas": 1, "ensemble": 1, "sample_train": 1, "train_baseline": 1,
+                  "lr_find": 1}
+
+# Flags whose default is another than in the first version of a stage. A config leaves out what has its first default, so
+# that a record keeps its meaning when a default changes.
+FIRST_DEFAULTS = {("pretrain_lm", "sampled"): True}
 
 _PACKAGES = ("torch", "fastai", "spacy", "numpy", "pandas", "scikit-learn", "safetensors", "sentencepiece")
 
@@ -146,6 +150,16 @@ def non_default(stage: Callable, flags: dict) -> dict:
     return {name: value for name, value in flags.items() if value != parameters[name].default}
 
 
+def config_of(stage: Callable, flags: dict) -> dict:
+    """Of the flags that change the result, those that enter a fingerprint: whose value is not the first default."""
+    return {name: value for name, value in result_flags(flags).items() if value != _first_default(stage, name)}
+
+
+def _first_default(stage: Callable, name: str) -> Any:
+    parameter = inspect.signature(stage).parameters.get(name)
+    return FIRST_DEFAULTS.get((stage.__name__, name), parameter.default if parameter is not None else None)
+
+
 def command_line(stage: Callable, flags: dict, program: tuple[str, ...] = ()) -> str:
     """The command that asks for this run again, paths as records show them.
 
@@ -160,10 +174,9 @@ def command_line(stage: Callable, flags: dict, program: tuple[str, ...] = ()) ->
 
 def differences(stage: Callable, old: dict, new: dict) -> str:
     """`lr: 0.01 there, 0.001 asked` for each key in which two configs differ; what they leave out has its default."""
-    defaults = {name: parameter.default for name, parameter in inspect.signature(stage).parameters.items()}
     keys = [key for key in [*new, *(k for k in old if k not in new)] if old.get(key) != new.get(key)]
-    return "; ".join(f"{key}: {old.get(key, defaults.get(key))} there, {new.get(key, defaults.get(key))} asked"
-                     for key in keys)
+    return "; ".join(f"{key}: {old.get(key, default)} there, {new.get(key, default)} asked"
+                     for key, default in ((key, _first_default(stage, key)) for key in keys))
 
 
 @dataclass
@@ -300,7 +313,7 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     """
     overwrite, quiet, name = flags["overwrite"], flags["quiet"], stage.__name__
     folder = names.run_folder(flags["results_dir"] or names.project_root() / "results", run_id)
-    config = {**non_default(stage, result_flags(flags)), **(resolved or {})}
+    config = {**config_of(stage, flags), **(resolved or {})}
     mark = fingerprint(name, config, inputs)
     locks = [_locked(folder, run_id)]
     old = files.read_json(folder / "run.json") if (folder / "run.json").exists() else None

@@ -392,6 +392,9 @@ class Training:
                 from error
         if state["fingerprint"] != self.run.record["fingerprint"]:
             raise UserError(f"{path} belongs to another run; --overwrite starts this run anew")
+        if any(of_weight and "exp_avg" not in of_weight for of_weight in state["optimizer"]):
+            raise UserError(f"{path} was written by an earlier version, with another optimizer; --overwrite starts this "
+                            f"run anew")
         self.place, self.finished_phase = Place(**state["place"]), state["finished_phase"]
         self.epochs, self.best, self.bad_epochs = state["epochs"], state["best"], state["bad_epochs"]
         self.step_log = [tuple(row) for row in state["steps"]]

@@ -9,7 +9,6 @@ from typing import Iterable, Mapping
 
 from ulmfit import files, names, records
 from ulmfit.errors import UserError
-from ulmfit.flags import result_flags
 from ulmfit.lineage import Lineage
 
 from .plan import Step
@@ -92,7 +91,7 @@ def seconds(run: Lineage, past: Past, device: str) -> float | None:
     (the seed aside). Time grows with the epochs and, from one corpus to another, with the tokens.
     """
     stage, corpus = run.stage.__name__, _corpus(run.dataset, run.flags)
-    wanted = _compared(records.non_default(run.stage, result_flags(run.flags)) | run.resolved)
+    wanted = _compared(records.config_of(run.stage, run.flags) | run.resolved)
     nearest: dict[tuple, list[float]] = {}
     for one in past.runs:
         if one.stage != stage:
