@@ -36,7 +36,7 @@ def eval_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, backwa
         device, _ = run.use_machine(cuda_id, threads)
         model = classifier.load(source, ids["vocab_fingerprint"])
         scores = classifier.evaluate(run, model, folder, classifier_facts, split=split, bs=bs, device=device,
-                                     precision=run.use_precision(precision, device, "classifier"))
+                                     precision=run.use_precision(precision, device))
         confusion = scores.pop("confusion")
         run.finish({"best": scores, "last": scores}, split=split, classes=classifier_facts["classes"],
                    confusion=confusion)

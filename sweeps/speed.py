@@ -24,7 +24,7 @@ from ulmfit.errors import UserError  # noqa: E402
 from ulmfit.names import DataFolder  # noqa: E402
 from ulmfit.tokenization import available_cores  # noqa: E402
 
-FULL, BF16, SAMPLED = {"precision": "full"}, {"precision": "bf16"}, {"sampled": True}
+FULL, SAMPLED = {"precision": "full"}, {"sampled": True}
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,18 @@ def works(data: str, threads: int) -> list[Work]:
         Work("lm paper", "LM step, paper's size (emb 400, hidden 1152, 3 layers)", "tokens/s",
              {**lm, "model": SIZES["paper"], "batches": 4}, every),
         Work("clas small", "classifier training, small, all groups, 256 reviews, bs 32", "documents/s",
-             {**clas, "model": SIZES["small"], "documents": 256}, {"default": {}, "bfloat16": BF16}),
-        Work("clas paper", "classifier training, paper's size, 16 reviews, bs 16", "documents/s",
-             {**clas, "bs": 16, "model": SIZES["paper"], "documents": 16}, {"default": {}, "bfloat16": BF16}),
+             {**clas, "model": SIZES["small"], "documents": 256}, {"default": {}, "full precision": FULL}),
+        Work("clas paper", "classifier training, paper's size, 64 reviews, bs 16", "documents/s",
+             {**clas, "bs": 16, "model": SIZES["paper"], "documents": 64}, {"default": {}, "full precision": FULL}),
         Work("head small", "classifier training, small, last group alone, 512 reviews", "documents/s",
              {**clas, "model": SIZES["small"], "documents": 512, "unfrozen": False},
-             {"default": {}, "bfloat16": BF16}),
+             {"default": {}, "full precision": FULL}),
         Work("eval small", "evaluation, small, 1,024 reviews", "documents/s",
              {**clas, "bs": 64, "model": SIZES["small"], "documents": 1024, "predict": True},
-             {"default": {}, "bfloat16": BF16}),
-        Work("eval paper", "evaluation, paper's size, 64 reviews", "documents/s",
-             {**clas, "bs": 64, "model": SIZES["paper"], "documents": 64, "predict": True},
-             {"default": {}, "bfloat16": BF16}),
+             {"default": {}, "full precision": FULL}),
+        Work("eval paper", "evaluation, paper's size, 256 reviews", "documents/s",
+             {**clas, "bs": 64, "model": SIZES["paper"], "documents": 256, "predict": True},
+             {"default": {}, "full precision": FULL}),
         Work("help", "train_clas.py --help, against importing fastai.text.all", "calls/s", common),
     ]
 

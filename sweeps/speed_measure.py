@@ -20,14 +20,22 @@ sys.path.insert(0, str(ROOT / "imdb_scripts"))
 SIZES = {"small": {"emb_sz": 200, "n_hid": 400, "n_layers": 2}, "paper": {"emb_sz": 400, "n_hid": 1152, "n_layers": 3}}
 
 
-def documents_of(data: str, split: str, count: int) -> tuple[list[np.ndarray], np.ndarray, int]:
-    """`count` documents of a split, the same for all who ask: their ids, their labels, words of the vocabulary."""
+def documents_of(data: str, split: str, count: int, bs: int | None) -> tuple[list[np.ndarray], np.ndarray, int]:
+    """`count` documents of a split, the same for all who ask: their ids, their labels, words of the vocabulary.
+
+    With `bs`, batches of documents of like length, as the whole split sorted by length has them, of every length.
+    """
     from ulmfit import vocab
     from ulmfit.names import DataFolder
 
     folder = DataFolder(data).ids(False)
     documents = vocab.load_ids(folder, split)
-    rows = np.sort(np.random.default_rng(0).permutation(len(documents))[:count])
+    if bs is None:
+        rows = np.sort(np.random.default_rng(0).permutation(len(documents))[:count])
+    else:
+        by_length = np.argsort([len(document) for document in documents], kind="stable")
+        batches = np.array_split(by_length, count // bs)
+        rows = np.concatenate([batch[len(batch) // 2:][:bs] for batch in batches])
     return [np.asarray(documents[row]) for row in rows], documents.labels[rows], len(vocab.load_vocab(folder))
 
 
@@ -39,10 +47,10 @@ def made_up(count: int, length: int, words: int) -> tuple[list[np.ndarray], np.n
     return list(ids), np.arange(count) % 2, words
 
 
-def corpus(sizes: dict, split: str) -> tuple[list[np.ndarray], np.ndarray, int]:
+def corpus(sizes: dict, split: str, bs: int | None = None) -> tuple[list[np.ndarray], np.ndarray, int]:
     if "length" in sizes or "words" in sizes:
         return made_up(sizes["documents"], sizes.get("length", 300), sizes.get("words", 30_000))
-    return documents_of(sizes["data"], split, sizes["documents"])
+    return documents_of(sizes["data"], split, sizes["documents"], bs)
 
 
 def clock(batches: int, warm: int):
@@ -75,10 +83,10 @@ class NoRun(SimpleNamespace):
     def __init__(self):
         super().__init__(artefact=Path("."), folder=Path("."), quiet=True, resumed=False, id="speed")
 
-    def use_precision(self, precision: str, device, kind: str) -> str:
+    def use_precision(self, precision: str, device) -> str:
         from ulmfit import machine
 
-        return machine.quick_precision(device, kind) if precision == "auto" else precision
+        return machine.quick_precision(device) if precision == "auto" else precision
 
     def say(self, *words, **how) -> None:
         pass
@@ -135,14 +143,14 @@ def clas_ours(sizes: dict) -> dict:
     import torch
     from ulmfit import hyperparameters, loaders, models, phases, training, vocab
 
-    documents, labels, words = corpus(sizes, "test" if sizes.get("predict") else "train")
+    documents, labels, words = corpus(sizes, "test" if sizes.get("predict") else "train", sizes["bs"])
     texts = vocab.in_memory(documents)
     texts.labels[:] = labels
     model = models.classifier(words, 2, **sizes["model"], bptt=70, max_len=1400, dropmult=1.0)
     device, precision = torch.device("cpu"), sizes.get("precision", "auto")
     loader = partial(loaders.ClassifierLoader, texts, None, bs=sizes["bs"], bptt=70, backwards=False)
     if sizes.get("predict"):
-        precision = NoRun().use_precision(precision, device, "classifier")
+        precision = NoRun().use_precision(precision, device)
         began = time.perf_counter()
         training.predict(model, loader(seed=None), device, precision)
         return {"rate": len(documents) / (time.perf_counter() - began)}
@@ -185,7 +193,7 @@ def clas_stock(sizes: dict) -> dict:
     from fastai.text.all import (AWD_LSTM, DataLoaders, L, SortedDL, TensorCategory, TensorText, awd_lstm_clas_config,
                                  pad_input_chunk, text_classifier_learner)
 
-    documents, labels, words = corpus(sizes, "test" if sizes.get("predict") else "train")
+    documents, labels, words = corpus(sizes, "test" if sizes.get("predict") else "train", sizes["bs"])
     items = [(TensorText(torch.from_numpy(document.astype(np.int64))), TensorCategory(int(label)))
              for document, label in zip(documents, labels)]
     loader = partial(SortedDL, items, bs=sizes["bs"], num_workers=0, sort_func=lambda item: len(item[0]),

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from ulmfit import lstm as lstms
 from ulmfit import models
-from ulmfit.lstm import SafeLSTM
+from ulmfit.lstm import LSTM, BFloat16LSTM
 
 torch.set_num_threads(1)
 
@@ -34,7 +35,7 @@ def gradients(lstm: nn.LSTM, batch: int, steps: int, bf16: bool) -> dict[str, to
 @pytest.mark.parametrize("batch, steps", [(3, 4), (1, 1)])
 def test_gradients_in_bfloat16_are_those_of_single_precision(n_in, n_out, batch, steps):
     torch.manual_seed(0)
-    lstm = SafeLSTM(n_in, n_out, batch_first=True)
+    lstm = LSTM(n_in, n_out, batch_first=True)
     with torch.no_grad():
         for parameter in lstm.parameters():
             parameter.copy_(parameter.bfloat16().float())
@@ -46,7 +47,7 @@ def test_gradients_in_bfloat16_are_those_of_single_precision(n_in, n_out, batch,
 
 def test_in_single_precision_it_is_torchs_own():
     torch.manual_seed(0)
-    ours = SafeLSTM(5, 1024, batch_first=True)
+    ours = LSTM(5, 1024, batch_first=True)
     theirs = nn.LSTM(5, 1024, batch_first=True)
     theirs.load_state_dict(ours.state_dict())
     for name, expected in gradients(theirs, 2, 3, False).items():
@@ -57,7 +58,7 @@ def test_every_lstm_of_the_models_is_safe():
     sizes = {"emb_sz": 4, "n_hid": 6, "n_layers": 3, "dropmult": 1.0}
     encoders = models.language_model(20, **sizes)[0], models.classifier(20, 2, **sizes, bptt=5, max_len=10)[0].module
     for encoder in encoders:
-        assert [type(dropped.module) for dropped in encoder.rnns] == [SafeLSTM] * 3
+        assert [type(dropped.module) for dropped in encoder.rnns] == [LSTM] * 3
 
 
 def test_bfloat16_gradients_of_a_paper_sized_encoder_are_right():
@@ -76,3 +77,51 @@ def test_bfloat16_gradients_of_a_paper_sized_encoder_are_right():
         found[precision] = {name: parameter.grad.clone() for name, parameter in model[0].named_parameters()}
     for name, expected in found["full"].items():
         assert (found["bf16"][name] - expected).norm() < 0.05 * expected.norm(), name
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["laid out", "as it is"])
+@pytest.mark.parametrize("n_in, size, batch, steps", [(7, 5, 3, 4), (5, 7, 1, 1), (16, 32, 4, 9)])
+def test_gradients_by_every_argument_and_result(monkeypatch, n_in, size, batch, steps, packed):
+    """By inputs, first states and weights, through the states and the last h and c, each alone and all together."""
+    if not packed:
+        monkeypatch.setattr(lstms, "_linear", lambda weight, rows: lambda x: x @ weight.T)
+    torch.manual_seed(0)
+    theirs = nn.LSTM(n_in, size, batch_first=True)
+    values = [torch.randn(batch, steps, n_in), torch.randn(1, batch, size), torch.randn(1, batch, size),
+              *(weight.detach() for weight in theirs._flat_weights)]
+    values = [value.bfloat16().float() for value in values]
+    by_states, by_h, by_c = torch.randn(batch, steps, size), torch.randn(1, batch, size), torch.randn(1, batch, size)
+    for used in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)):
+        found = []
+        for ours in (True, False):
+            arguments = [value.clone().requires_grad_() for value in values]
+            if ours:
+                results = BFloat16LSTM.apply(*arguments)
+            else:
+                inputs, h, c, *weights = arguments
+                results = torch.lstm(inputs, (h, c), weights, True, 1, 0.0, True, False, True)
+            loss = sum((result.float() * by).sum() for result, by, use in zip(results, (by_states, by_h, by_c), used) if use)
+            found.append([*results, *torch.autograd.grad(loss, arguments)])
+        for ours, expected in zip(*found):
+            assert ours.shape == expected.shape
+            assert (ours.float() - expected).norm() < 0.02 * expected.norm()
+
+
+def test_only_large_ones_in_bfloat16_are_ours(monkeypatch):
+    called = []
+    monkeypatch.setattr(BFloat16LSTM, "apply", lambda *arguments: called.append(arguments) or arguments[:3])
+    for size, kind, grad, ours in ((800, torch.bfloat16, True, True), (600, torch.bfloat16, True, False),
+                                   (800, torch.float32, True, False), (800, torch.bfloat16, False, False)):
+        called.clear()
+        lstm = LSTM(4, size, batch_first=True).to(kind)
+        with torch.set_grad_enabled(grad):
+            lstm(torch.zeros(1, 2, 4, dtype=kind), (torch.zeros(1, 1, size, dtype=kind),) * 2)
+        assert bool(called) == ours
+
+
+def test_what_is_not_wanted_is_not_made():
+    """The frozen groups of gradual unfreezing."""
+    weights = [torch.randn(4 * 6, n).requires_grad_(n == 6) for n in (3, 6)] + [torch.randn(24), torch.randn(24)]
+    states, _, _ = BFloat16LSTM.apply(torch.randn(2, 5, 3), torch.zeros(1, 2, 6), torch.zeros(1, 2, 6), *weights)
+    states.sum().backward()
+    assert weights[1].grad.abs().sum() > 0 and all(weight.grad is None for weight in (weights[0], *weights[2:]))

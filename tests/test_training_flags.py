@@ -375,27 +375,25 @@ def test_auto_is_bf16_where_the_processor_multiplies_it(monkeypatch, flags, expe
         return "model name : amx_bf16\n" + flags
 
     monkeypatch.setattr(machine.Path, "read_text", read_text)
-    assert machine.quick_precision(torch.device("cpu"), "language_model") == expected
-    assert machine.quick_precision(torch.device("cpu"), "classifier") == "full"
+    assert machine.quick_precision(torch.device("cpu")) == expected
 
 
 @pytest.mark.parametrize("native", [True, False])
 def test_auto_on_a_gpu_is_bf16_where_it_is_native(monkeypatch, native):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
-    for kind in ("language_model", "classifier"):
-        assert machine.quick_precision(torch.device("cuda", 0), kind) == ("bf16" if native else "full")
+    assert machine.quick_precision(torch.device("cuda", 0)) == ("bf16" if native else "full")
 
 
 @pytest.mark.parametrize("here", ["bf16", "full"])
 def test_auto_is_recorded_and_kept_by_a_run_that_goes_on(corpus, monkeypatch, here):
     other = {"bf16": "full", "full": "bf16"}[here]
-    monkeypatch.setattr(machine, "quick_precision", lambda device, kind: here)
+    monkeypatch.setattr(machine, "quick_precision", lambda device: here)
     monkeypatch.setattr(training.Training, "heed_signals", stopped_after(3))
     with pytest.raises(Interrupted):
         corpus.run("finetune_lm", f"auto-{here}")
     monkeypatch.undo()
     # On another kind of machine.
-    monkeypatch.setattr(machine, "quick_precision", lambda device, kind: other)
+    monkeypatch.setattr(machine, "quick_precision", lambda device: other)
     record = flow.record(corpus.results, corpus.run("finetune_lm", f"auto-{here}"))
     assert record["precision"] == here and [session["precision"] for session in record["sessions"]] == [here, here]
     typed = corpus.run("finetune_lm", f"typed-{here}", precision=here)

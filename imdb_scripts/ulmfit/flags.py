@@ -164,9 +164,8 @@ FLAGS: dict[str, Flag] = {
     "sampled": Flag("bool", TRAINING, "sampled softmax in training; validation is always by the full softmax"),
     "seed": Flag("int", TRAINING, "seed of weights, order and dropout", low=0, high=2**32 - 1),
     "precision": Flag("choice", TRAINING, "of the numbers: mixed with 16 bits where that is enough (fp16: GPU only), or "
-                                          "full; auto: bf16 where that is quicker (on a CPU with AMX or AVX512 for "
-                                          "language models, on GPUs that have it), else full; a language model's "
-                                          "validation is always full",
+                                          "full; auto: bf16 on GPUs and CPUs that multiply it (AMX, AVX512), else full; "
+                                          "a language model's validation is always full",
                       choices=("auto", "full", "fp16", "bf16")),
     # optimizer and loss
     "clip": Flag("float", OPTIMIZER, "highest norm of the gradient; 0: any", low=0),

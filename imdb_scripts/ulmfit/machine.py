@@ -36,16 +36,14 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise UserError("--precision=bf16: this GPU does not have it; --precision=fp16 runs on every GPU")
 
 
-def quick_precision(device: torch.device, kind: str) -> str:
-    """ "bf16" where it pays, else "full": what `--precision=auto` means. kind: "language_model" or "classifier".
+def quick_precision(device: torch.device) -> str:
+    """ "bf16" on a device that multiplies it in hardware, else "full": what `--precision=auto` means.
 
-    On a device that multiplies bfloat16 in hardware; it has the range of single precision, so that nothing needs
-    scaling. On a CPU for language models alone, whose softmax it speeds up: a classifier's LSTMs have too few rows,
-    and batches of 8 or 16 documents are slower by it (results/tables/speed.md).
+    bfloat16 has the range of single precision, so that nothing needs scaling.
     """
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "full"
-    return "bf16" if kind == "language_model" and cpu_flags() & BFLOAT16_FLAGS else "full"
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" \
+        else cpu_flags() & BFLOAT16_FLAGS
+    return "bf16" if native else "full"
 
 
 def cpu_flags() -> set[str]:

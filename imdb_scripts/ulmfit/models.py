@@ -6,13 +6,14 @@ from typing import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastai.text.models.awdlstm import (AWD_LSTM, EmbeddingDropout, awd_lstm_clas_config,
+from fastai.text.models.awdlstm import (AWD_LSTM, EmbeddingDropout, WeightDropout, awd_lstm_clas_config,
                                         awd_lstm_clas_split, awd_lstm_lm_config, awd_lstm_lm_split, dropout_mask)
 from fastai.text.models.core import PoolingLinearClassifier, SentenceEncoder, get_language_model, get_text_classifier
 from torch import Tensor, nn
 
 from .hyperparameters import HIDDEN_LAYERS, Dropouts
-from .lstm import SafeLSTM
+from .dropout import quick_dropout
+from .lstm import LSTM
 from .vocab import PAD_ID
 
 lm_groups, classifier_groups = awd_lstm_lm_split, awd_lstm_clas_split
@@ -48,19 +49,29 @@ class LookupDropout(EmbeddingDropout):
         return vectors * F.embedding(words, mask)
 
 
-def _mend(encoder: AWD_LSTM) -> None:
-    """Makes dropout of words quick and the LSTMs safe in bfloat16, and lets a model whose weight dropout is 0 go from
-    training to evaluation.
+class QuickWeightDropout(WeightDropout):
+    """fastai's, by `quick_dropout` where it trains in bfloat16 on a CPU.
 
-    `F.dropout` with p = 0 returns the weight itself, which the LSTM would register as a parameter of its own and then
-    refuse the copy that evaluation puts in its place; `reset` gives it a copy from the start.
+    Without dropout it lets a model go from training to evaluation: `F.dropout` with p = 0 returns the weight itself,
+    which the LSTM would register as a parameter of its own and then refuse the copy that evaluation puts in its place.
     """
+
+    def _setweights(self) -> None:
+        raw = self.weight_hh_l0_raw
+        if self.weight_p == 0:
+            self.module.weight_hh_l0 = raw.clone()
+        elif self.training and raw.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            self.module.weight_hh_l0 = quick_dropout(raw, self.weight_p)
+        else:
+            super()._setweights()
+
+
+def _mend(encoder: AWD_LSTM) -> None:
+    """Puts our dropouts and LSTMs in the place of fastai's."""
     encoder.encoder_dp = LookupDropout(encoder.encoder, encoder.encoder_dp.embed_p)
     for dropped in encoder.rnns:
-        # As fastai made it, weights and all; only its forward pass is another.
-        dropped.module.__class__ = SafeLSTM
-        if dropped.weight_p == 0:
-            dropped._setweights = dropped.reset
+        # As fastai made them, weights and all; only their forward passes are others.
+        dropped.__class__, dropped.module.__class__ = QuickWeightDropout, LSTM
 
 
 class ChunkedEncoder(SentenceEncoder):

@@ -216,9 +216,9 @@ class Run:
         self.save()
         return device, threads
 
-    def use_precision(self, precision: str, device: Any, kind: str) -> str:
-        """The precision that `auto` means on this device for a model of this kind (`machine.quick_precision`), or the
-        one asked for; recorded, as the device is.
+    def use_precision(self, precision: str, device: Any) -> str:
+        """The precision that `auto` means on this device (`machine.quick_precision`), or the one asked for; recorded,
+        as the device is.
 
         A run that goes on keeps the one it began with, so that it ends as it would have ended there.
         """
@@ -226,7 +226,7 @@ class Run:
 
         before = [session.get("precision") for session in self.record["sessions"][:-1]]
         if precision == "auto":
-            precision = next((known for known in before if known), None) or machine.quick_precision(device, kind)
+            precision = next((known for known in before if known), None) or machine.quick_precision(device)
         machine.check_precision(precision, device)
         for place in (self.record, self.record["sessions"][-1]):
             place["precision"] = precision

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .buffers import Buffers
+
 HEAD, SAMPLES = 2000, 4096
 # Words are padded to a multiple of this and columns to one of COLUMNS: whole tiles of the CPU's matrix unit.
 WORDS, COLUMNS = 256, 32
@@ -73,7 +75,7 @@ def loss_and_correct(hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tens
 
 
 def linear_cross_entropy(hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None,
-                         buffers: "Buffers | None" = None) -> Tensor:
+                         buffers: Buffers | None = None) -> Tensor:
     """Mean cross-entropy of the logits `hidden @ weight.T + bias`, which a CPU never holds all at once.
 
     Args: hidden (n, emb_sz), targets (n,), weight (vocab, emb_sz), bias (vocab,). Products are of the type that
@@ -87,7 +89,7 @@ def linear_cross_entropy(hidden: Tensor, targets: Tensor, weight: Tensor, bias: 
 
 
 def sampled_cross_entropy(hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None, head: int,
-                          samples: int, buffers: "Buffers | None" = None) -> Tensor:
+                          samples: int, buffers: Buffers | None = None) -> Tensor:
     """Mean cross-entropy with an estimated partition function.
 
     Args: those of `linear_cross_entropy`. With `samples` not smaller than the words outside head and targets, it is
@@ -108,20 +110,6 @@ def sampled_cross_entropy(hidden: Tensor, targets: Tensor, weight: Tensor, bias:
     place = torch.empty(vocab, dtype=torch.long, device=weight.device)
     place[candidates] = torch.arange(len(candidates), device=weight.device)
     return linear_cross_entropy(hidden, place[targets], F.embedding(candidates, weight), stands_for, buffers)
-
-
-class Buffers:
-    """Memory that one training step leaves to the next: fresh memory costs the system more than the arithmetic."""
-
-    def __init__(self):
-        self.kept: dict[str, Tensor] = {}
-
-    def get(self, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-        """(rows, columns), contiguous, holding anything."""
-        kept = self.kept.get(name)
-        if kept is None or kept.dtype != dtype or kept.numel() < rows * columns:
-            kept = self.kept[name] = torch.empty(rows * columns, dtype=dtype)
-        return kept[:rows * columns].view(rows, columns)
 
 
 class FusedSoftmax(torch.autograd.Function):

@@ -196,8 +196,7 @@ class Training:
         self.validation, self.optimization, self.device, self.unit = validation, optimization, device, unit
         self.after_phase = after_phase
         self.folder = run.artefact
-        self.precision = validation.precision = run.use_precision(
-            optimization.precision, device, "language_model" if isinstance(train, LMLoader) else "classifier")
+        self.precision = validation.precision = run.use_precision(optimization.precision, device)
         dls = DataLoaders(train, val, path=self.folder or run.folder, device=device)
         self.learn = Learner(dls, model, loss_func=loss_func or CrossEntropyLossFlat(), opt_func=adam(optimization),
                              splitter=splitter, wd_bn_bias=True, default_cbs=False,
