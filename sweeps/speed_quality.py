@@ -29,7 +29,9 @@ TOKENS, VAL_REVIEWS = 2_000_000, 5_000
 SIZES = {"emb_sz": 200, "n_hid": 400, "n_layers": 2}
 LR, BS, BPTT = 4e-3, 64, 70
 CLAS_LR, CLAS_BS, CLAS_BPTT, CLAS_EPOCHS, CLAS_DROPMULT = 2e-3, 32, 72, 2, 0.5
-# Dropouts, momentum, AR and TAR are the same by default; the rest is set below.
+# Dropouts, AR and TAR are the same by default; the rest is set below. The momentum is that of fastai's text learners.
+ONE_CYCLE = ["--schedule=one_cycle", "--mom_max=0.8", "--mom_min=0.7", "--nouse_discriminative", "--eps=1e-5", "--wd=0",
+             "--clip=0"]
 OURS = {"full precision": ["--precision=full"], "bfloat16": ["--precision=bf16"],
         "bfloat16, sampled": ["--precision=bf16", "--sampled"]}
 OURS_CLAS = {"classifier, full precision": ["--precision=full"], "classifier, bfloat16": ["--precision=bf16"]}
@@ -82,9 +84,8 @@ def record_of(folder: Path, stage: str, name: str) -> dict:
 
 
 def ours(folder: Path, seed: int, whose: str) -> dict:
-    command("finetune_lm", folder, "--preload=False", "--cl=1", "--schedule=one_cycle", "--nouse_discriminative",
-            f"--lr={LR}", "--eps=1e-5", "--wd=0", "--clip=0", f"--bs={BS}", f"--bptt={BPTT}", f"--seed={seed}",
-            "--train_file_id=quality", f"--lm_id={lm_id(whose)}",
+    command("finetune_lm", folder, "--preload=False", "--cl=1", *ONE_CYCLE, f"--lr={LR}", f"--bs={BS}",
+            f"--bptt={BPTT}", f"--seed={seed}", "--train_file_id=quality", f"--lm_id={lm_id(whose)}",
             *(f"--{name}={value}" for name, value in SIZES.items()), *OURS[whose])
     record = record_of(folder, "finetune_lm", names.lm_name(False, False, lm_id(whose), "quality", seed))
     return {**record["metrics"]["last"], "minutes": record["wall_seconds"] / 60}
@@ -94,8 +95,7 @@ def ours_clas(folder: Path, seed: int, whose: str) -> dict:
     clas_id = lm_id(whose)
     command("train_clas", folder, f"--lm_id={lm_id(LM_OF_CLAS)}", "--lm_train_file_id=quality",
             "--train_file_id=quality", f"--clas_id={clas_id}", f"--seed={seed}", "--startat=2", f"--cl={CLAS_EPOCHS}",
-            "--schedule=one_cycle", "--nouse_discriminative", f"--lr={CLAS_LR}", "--eps=1e-5", "--wd=0", "--clip=0",
-            f"--bs={2 * CLAS_BS}", f"--bptt={CLAS_BPTT}", f"--dropmult={CLAS_DROPMULT}", *OURS_CLAS[whose])
+            *ONE_CYCLE, f"--lr={CLAS_LR}", f"--bs={2 * CLAS_BS}", f"--bptt={CLAS_BPTT}", f"--dropmult={CLAS_DROPMULT}", *OURS_CLAS[whose])
     name = names.clas_name(False, False, "", clas_id, "quality", seed)
     record = record_of(folder, "train_clas", name)
     predicted = predictions.read(names.run_folder(folder / "results", record["id"]) / "predictions.csv")
