@@ -1,8 +1,10 @@
 """Whether what makes training quick costs quality: ours and stock fastai after the same tokens of IMDb.
 
 Language models from random weights, one epoch of fastai's `fit_one_cycle` over 2 million tokens, 30,000 words; every
-validation by the full softmax in single precision, on 5,000 reviews of the training split that nothing else reads. What
-is done is kept in results/tables/speed_quality.csv, a row a model, and not done again. Called by sweeps/speed_quality.sh.
+validation by the full softmax in single precision, on 5,000 reviews of the training split that nothing else reads.
+Classifiers from a seed's language model in bfloat16, all groups, two epochs of `fit_one_cycle` over the same reviews.
+What is done is kept in results/tables/speed_quality.csv, a row a model, and not done again. Called by
+sweeps/speed_quality.sh.
 """
 
 import argparse
@@ -17,18 +19,27 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "imdb_scripts"))
+sys.path[:0] = [str(ROOT / "imdb_scripts"), str(ROOT)]
 
-from ulmfit import corpus, files, names, records, vocab  # noqa: E402
+from analysis import statistics  # noqa: E402
+from ulmfit import corpus, files, names, predictions, records, vocab  # noqa: E402
 from ulmfit.names import DataFolder  # noqa: E402
 
 TOKENS, VAL_REVIEWS = 2_000_000, 5_000
 SIZES = {"emb_sz": 200, "n_hid": 400, "n_layers": 2}
 LR, BS, BPTT = 4e-3, 64, 70
-# Dropouts, momentum, AR and TAR are the same by default; the rest is set below.
+CLAS_LR, CLAS_BS, CLAS_BPTT, CLAS_EPOCHS, CLAS_DROPMULT = 2e-3, 32, 72, 2, 0.5
+# Dropouts, AR and TAR are the same by default; the rest is set below. The momentum is that of fastai's text learners.
+ONE_CYCLE = ["--schedule=one_cycle", "--mom_max=0.8", "--mom_min=0.7", "--nouse_discriminative", "--eps=1e-5", "--wd=0",
+             "--clip=0"]
 OURS = {"full precision": ["--precision=full"], "bfloat16": ["--precision=bf16"],
         "bfloat16, sampled": ["--precision=bf16", "--sampled"]}
-COLUMNS = ("whose", "seed", "tokens", "val_tokens", "val_loss", "perplexity", "minutes", "commit")
+OURS_CLAS = {"classifier, full precision": ["--precision=full"], "classifier, bfloat16": ["--precision=bf16"]}
+LM_OF_CLAS = "bfloat16"
+STOCK, STOCK_CLAS = "stock", "stock classifier"
+# In the order in which they need one another.
+WHOSE = [STOCK, *OURS, STOCK_CLAS, *OURS_CLAS]
+COLUMNS = ("whose", "seed", "tokens", "val_loss", "perplexity", "error", "minutes", "commit")
 TABLE = ROOT / "results" / "tables" / "speed_quality.csv"
 
 
@@ -63,19 +74,36 @@ def command(stage: str, folder: Path, *flags: str) -> None:
                     f"--results_dir={folder / 'results'}", *flags], check=True)
 
 
+def lm_id(whose: str) -> str:
+    return "quality_" + whose.replace(", ", "_").replace(" ", "_")
+
+
+def record_of(folder: Path, stage: str, name: str) -> dict:
+    run = names.run_id(DataFolder(folder).name, stage, *name.split(names.SEPARATOR)[1:])
+    return records.read_run(names.run_folder(folder / "results", run))
+
+
 def ours(folder: Path, seed: int, whose: str) -> dict:
-    lm_id = "quality_" + whose.replace(", ", "_").replace(" ", "_")
-    command("finetune_lm", folder, "--preload=False", "--cl=1", "--schedule=one_cycle", "--nouse_discriminative",
-            f"--lr={LR}", "--eps=1e-5", "--wd=0", "--clip=0", f"--bs={BS}", f"--bptt={BPTT}", f"--seed={seed}",
-            "--train_file_id=quality", f"--lm_id={lm_id}", *(f"--{name}={value}" for name, value in SIZES.items()),
-            *OURS[whose])
-    name = names.lm_name(False, False, lm_id, "quality", seed)
-    run = names.run_id(DataFolder(folder).name, "finetune_lm", *name.split(names.SEPARATOR)[1:])
-    record = records.read_run(names.run_folder(folder / "results", run))
+    command("finetune_lm", folder, "--preload=False", "--cl=1", *ONE_CYCLE, f"--lr={LR}", f"--bs={BS}",
+            f"--bptt={BPTT}", f"--seed={seed}", "--train_file_id=quality", f"--lm_id={lm_id(whose)}",
+            *(f"--{name}={value}" for name, value in SIZES.items()), *OURS[whose])
+    record = record_of(folder, "finetune_lm", names.lm_name(False, False, lm_id(whose), "quality", seed))
     return {**record["metrics"]["last"], "minutes": record["wall_seconds"] / 60}
 
 
-def stock(folder: Path, seed: int) -> dict:
+def ours_clas(folder: Path, seed: int, whose: str) -> dict:
+    clas_id = lm_id(whose)
+    command("train_clas", folder, f"--lm_id={lm_id(LM_OF_CLAS)}", "--lm_train_file_id=quality",
+            "--train_file_id=quality", f"--clas_id={clas_id}", f"--seed={seed}", "--startat=2", f"--cl={CLAS_EPOCHS}",
+            *ONE_CYCLE, f"--lr={CLAS_LR}", f"--bs={2 * CLAS_BS}", f"--bptt={CLAS_BPTT}", f"--dropmult={CLAS_DROPMULT}", *OURS_CLAS[whose])
+    name = names.clas_name(False, False, "", clas_id, "quality", seed)
+    record = record_of(folder, "train_clas", name)
+    predicted = predictions.read(names.run_folder(folder / "results", record["id"]) / "predictions.csv")
+    keep_wrong(folder, whose, seed, predicted.probabilities.argmax(1) != predicted.label_indices())
+    return {**record["metrics"]["last"], "minutes": record["wall_seconds"] / 60}
+
+
+def stock(folder: Path, seed: int, whose: str) -> dict:
     import torch
     from fastai.text.all import (AWD_LSTM, Adam, DataLoaders, LMDataLoader, TensorText, awd_lstm_lm_config,
                                  language_model_learner, set_seed)
@@ -103,6 +131,54 @@ def stock(folder: Path, seed: int) -> dict:
     return {**language_model.evaluate(model, val, bs=BS, bptt=BPTT, device=torch.device("cpu")), "minutes": minutes}
 
 
+def stock_clas(folder: Path, seed: int, whose: str) -> dict:
+    """fastai's classifier on our encoder, evaluated by its own `get_preds`."""
+    import torch
+    from fastai.text.all import (AWD_LSTM, Adam, DataLoaders, L, SortedDL, TensorCategory, TensorText,
+                                 awd_lstm_clas_config, pad_input_chunk, set_seed, text_classifier_learner)
+    from ulmfit import models, weights
+
+    data = DataFolder(folder)
+    words = vocab.load_vocab(data.ids(False))
+    set_seed(seed)
+    loaders = []
+    for split in ("train", "val"):
+        documents = vocab.load_ids(data.ids(False), split)
+        count = int(np.searchsorted(documents.offsets, TOKENS)) if split == "train" else len(documents)
+        items = [(TensorText(torch.from_numpy(documents[row].astype(np.int64))), TensorCategory(int(documents.labels[row])))
+                 for row in range(count)]
+        loaders.append(SortedDL(items, bs=CLAS_BS, num_workers=0, sort_func=lambda item: len(item[0]),
+                                shuffle=split == "train", before_batch=partial(pad_input_chunk, seq_len=CLAS_BPTT)))
+    dls = DataLoaders(*loaders)
+    dls.vocab = L(words, ["0", "1"])
+    learn = text_classifier_learner(dls, AWD_LSTM, n_out=2, config={**awd_lstm_clas_config, **SIZES}, pretrained=False,
+                                    seq_len=CLAS_BPTT, drop_mult=CLAS_DROPMULT, wd=0.0, opt_func=partial(Adam, eps=1e-5),
+                                    loss_func=torch.nn.functional.cross_entropy)
+    source = models.language_model(len(words), **SIZES, dropmult=1.0)
+    name = names.lm_name(False, False, lm_id(LM_OF_CLAS), "quality", seed)
+    weights.load_whole(source, data.model(name) / weights.WEIGHTS)
+    learn.model[0].module.load_state_dict(source[0].state_dict())
+    learn.unfreeze()
+    began = time.monotonic()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(CLAS_EPOCHS, CLAS_LR, cbs=[_no_validation()])
+        minutes = (time.monotonic() - began) / 60
+        scores, labels = learn.get_preds(dl=dls.valid, act=torch.nn.Identity())
+    wrong = (scores.argmax(1) != labels).numpy()
+    keep_wrong(folder, whose, seed, wrong)
+    loss = float(torch.nn.functional.cross_entropy(scores.as_subclass(torch.Tensor), labels.as_subclass(torch.Tensor)))
+    return {"val_loss": loss, "error": 100 * float(wrong.mean()), "minutes": minutes}
+
+
+def wrong_file(folder: Path, whose: str, seed: int) -> Path:
+    return folder / "results" / f"wrong_{lm_id(whose)}_s{seed}.npy"
+
+
+def keep_wrong(folder: Path, whose: str, seed: int, wrong: np.ndarray) -> None:
+    """Which validation reviews a classifier got wrong, (VAL_REVIEWS,), in the order of val.csv."""
+    np.save(wrong_file(folder, whose, seed), wrong)
+
+
 def _no_validation():
     from fastai.callback.core import Callback, CancelValidException
 
@@ -120,28 +196,52 @@ def kept() -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def keep(row: dict) -> None:
+def keep(row: dict, folder: Path) -> None:
     TABLE.parent.mkdir(parents=True, exist_ok=True)
-    rows = sorted([*kept(), row], key=lambda row: (int(row["seed"]), row["whose"]))
+    rows = sorted([*kept(), row], key=lambda row: (int(row["seed"]), WHOSE.index(row["whose"])))
     with files.replacing(TABLE) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    files.write_text(TABLE.with_suffix(".md"), markdown(rows))
+    files.write_text(TABLE.with_suffix(".md"), markdown(rows, folder))
 
 
-def markdown(rows: list[dict]) -> str:
-    """A line a model; ours with the perplexity relative to stock of the same seed."""
-    of_stock = {row["seed"]: float(row["perplexity"]) for row in map(_as_text, rows) if row["whose"] == "stock"}
+def markdown(rows: list[dict], folder: Path) -> str:
+    """A line a model; ours relative to stock of the same seed, and classifiers of all seeds together."""
+    rows = list(map(_as_text, rows))
+    found = {(row["whose"], row["seed"]): row for row in rows}
     lines = [f"One epoch of {TOKENS:,} tokens of IMDb, 30,000 words, emb {SIZES['emb_sz']}, hidden {SIZES['n_hid']}, "
              f"{SIZES['n_layers']} layers; {VAL_REVIEWS:,} validation reviews, full softmax in single precision.", "",
-             "| seed | whose | validation perplexity | against stock | minutes |", "|---|---|---|---|---|"]
-    for row in map(_as_text, rows):
-        against = ""
-        if row["whose"] != "stock" and row["seed"] in of_stock:
-            against = f"{100 * (float(row['perplexity']) / of_stock[row['seed']] - 1):+.2f}%"
+             "| seed | language model | validation perplexity | against stock | minutes |", "|---|---|---|---|---|"]
+    for row in rows:
+        if row["whose"] not in (STOCK, *OURS):
+            continue
+        reference, against = found.get((STOCK, row["seed"])), ""
+        if reference and row["whose"] != STOCK:
+            against = f"{100 * (float(row['perplexity']) / float(reference['perplexity']) - 1):+.2f}%"
         lines.append(f"| {row['seed']} | {row['whose']} | {float(row['perplexity']):.2f} | {against} | "
                      f"{float(row['minutes']):.1f} |")
+    if any(row["whose"] == STOCK_CLAS for row in rows):
+        lines += ["", f"Classifiers from the seed's language model in bfloat16, all groups, {CLAS_EPOCHS} epochs over the "
+                  "same reviews; minutes of training.", "",
+                  "| seed | classifier | validation error % | against stock | minutes |", "|---|---|---|---|---|"]
+    for row in rows:
+        if row["whose"] not in (STOCK_CLAS, *OURS_CLAS):
+            continue
+        reference, against = found.get((STOCK_CLAS, row["seed"])), ""
+        if reference and row["whose"] != STOCK_CLAS:
+            against = f"{float(row['error']) - float(reference['error']):+.2f}"
+        lines.append(f"| {row['seed']} | {row['whose']} | {float(row['error']):.2f} | {against} | "
+                     f"{float(row['minutes']):.1f} |")
+    lines += [""]
+    for whose in OURS_CLAS:
+        seeds = [row["seed"] for row in rows if row["whose"] == whose and (STOCK_CLAS, row["seed"]) in found]
+        wrong, reference = (np.stack([np.load(wrong_file(folder, each, int(seed))) for seed in seeds], 1).astype(int)
+                            for each in (whose, STOCK_CLAS)) if seeds else (None, None)
+        if seeds:
+            bounds = statistics.difference_interval(wrong, reference)
+            lines.append(f"{whose} less {STOCK_CLAS}, {len(seeds)} seeds: {100 * (wrong - reference).mean():+.2f} points, "
+                         f"95% interval over documents and seeds {bounds.low:+.2f} to {bounds.high:+.2f}.")
     return "\n".join([*lines, ""])
 
 
@@ -154,7 +254,7 @@ def main() -> None:
     parser.add_argument("--source", default=str(ROOT / "data" / "imdb"), help="folder with IMDb's csv files")
     parser.add_argument("--data", default=str(ROOT / "data" / "imdb_quality"), help="folder made from it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--whose", nargs="+", default=["stock", *OURS], choices=["stock", *OURS])
+    parser.add_argument("--whose", nargs="+", default=WHOSE, choices=WHOSE)
     given = parser.parse_args()
     if not (Path(given.source) / "unsup.csv").exists():
         sys.exit(f"speed_quality: {given.source} holds no unsup.csv; get_data imdb makes it")
@@ -164,12 +264,14 @@ def main() -> None:
             if any(row["whose"] == whose and int(row["seed"]) == seed for row in kept()):
                 print(f"seed {seed}, {whose}: already measured", flush=True)
                 continue
-            found = stock(Path(given.data), seed) if whose == "stock" else ours(Path(given.data), seed, whose)
+            measure = stock if whose == STOCK else ours if whose in OURS else stock_clas if whose == STOCK_CLAS else \
+                ours_clas
+            found = measure(Path(given.data), seed, whose)
             commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-            keep({"whose": whose, "seed": seed, "tokens": TOKENS, "val_tokens": found["val_tokens"],
-                  "val_loss": round(found["val_loss"], 6), "perplexity": round(found["perplexity"], 4),
-                  "minutes": round(found["minutes"], 2), "commit": commit.stdout.strip()})
-            print(f"seed {seed}, {whose}: perplexity {found['perplexity']:.2f}, {found['minutes']:.1f} min", flush=True)
+            keep({**found, "whose": whose, "seed": seed, "tokens": TOKENS, "minutes": round(found["minutes"], 2),
+                  "commit": commit.stdout.strip()}, Path(given.data))
+            what = f"perplexity {found['perplexity']:.2f}" if "perplexity" in found else f"error {found['error']:.2f}%"
+            print(f"seed {seed}, {whose}: {what}, {found['minutes']:.1f} min", flush=True)
 
 
 if __name__ == "__main__":

@@ -156,6 +156,13 @@ def test_an_estimate_is_that_of_the_nearest_runs(tmp_path):
     # A GPU tells more of a GPU.
     gpu = past_run("finetune_lm", 1.0, device="cuda")
     assert estimates.seconds(run, Past([near, gpu], sizes), "cuda") == 4.0
+    # What only matches a vocabulary takes no time that training could be measured by.
+    untrained = plan._step(1, f"python imdb_scripts/finetune_lm.py --dir_path={tmp_path}/x --pretrain_path={tmp_path}/w "
+                              f"--notrain").run
+    matched = past_run("finetune_lm", 3.0, epochs=untrained.flags["cl"], notrain=True)
+    assert estimates.seconds(run, Past([near, matched], sizes), "cpu") == 60.0
+    assert estimates.seconds(untrained, Past([near, matched], sizes), "cpu") == 3.0
+    assert estimates.seconds(untrained, Past([near], sizes), "cpu") is None
 
 
 def test_durations_and_counts():

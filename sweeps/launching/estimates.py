@@ -88,7 +88,7 @@ def seconds(run: Lineage, past: Past, device: str) -> float | None:
     """How long a run will take; None when no earlier run tells.
 
     The median of the earlier runs that are nearest: same kind of device, same corpus, then the fewest flags that differ
-    (the seed aside). Time grows with the epochs and, from one corpus to another, with the tokens.
+    (the seed aside); `--notrain` is compared with its like alone. Time grows with the epochs and, from one corpus to another, with the tokens.
     """
     stage, corpus = run.stage.__name__, _corpus(run.dataset, run.flags)
     wanted = _compared(records.config_of(run.stage, run.flags) | run.resolved)
@@ -100,6 +100,9 @@ def seconds(run: Lineage, past: Past, device: str) -> float | None:
         if growth is None:
             continue
         config = _compared(one.config)
+        # What trains nothing tells nothing of what trains, nor the other way round.
+        if bool(config.get("notrain")) != bool(wanted.get("notrain")):
+            continue
         apart = (one.device != device, one.corpus != corpus,
                  sum(config.get(key) != wanted.get(key) for key in {*config, *wanted}))
         nearest.setdefault(apart, []).append(one.seconds * growth * (run.flags.get("cl") or 1) / one.epochs)
