@@ -3,6 +3,7 @@
 import shlex
 
 from ulmfit.errors import UserError
+from ulmfit.records import FIRST_DEFAULTS
 
 from . import archive
 from .aligned import align
@@ -45,7 +46,16 @@ def commands(runs: Archive, members: list[Run]) -> list[str]:
                 every.insert(after + 1, run)
             elif run.stage in ("get_data", "prepare_wiki") and path.endswith(".csv"):
                 every.insert(0, run)
-    return [run.record["command"] for run in every]
+    return [command(run) for run in every]
+
+
+def command(run: Run) -> str:
+    """What makes the run: its record's command, with the defaults of its time that are others today."""
+    words = run.record.get("command") or ""
+    for (stage, name), value in FIRST_DEFAULTS.items():
+        if words and stage == run.stage and run.record["flags"].get(name) == value and f"--{name}" not in words:
+            words += f" --{name}={value}"
+    return words
 
 
 def summary(run: Run) -> list[tuple[str, str]]:
@@ -65,7 +75,7 @@ def summary(run: Run) -> list[tuple[str, str]]:
             break
     config = ", ".join(f"{name}={value}" for name, value in run.config.items())
     commit = git.get("commit")
-    lines += [("flags off their default", config or "none"), ("command", record.get("command") or ""),
+    lines += [("flags off their default", config or "none"), ("command", command(run)),
               ("commit", (commit or "unknown") + ", with uncommitted changes" * bool(git.get("dirty"))),
               ("started", record["started"]), ("time", f"{record['wall_seconds'] / 60:.1f} minutes"),
               ("machine", f"{record.get('device') or 'CPU'}, {record.get('threads') or 'any'} threads, "
@@ -96,5 +106,5 @@ def show(run: str, results_dir: str | None = None) -> None:
     rows += [(f"  {name}", "its record is not here", "", "") for name in missing(runs, members)]
     print("\n".join(align(rows)) if rows else "  nothing")
     print("\nThese commands make it again (those that are done are reused):\n")
-    for command in commands(runs, members):
-        print(f"  {' '.join(map(shlex.quote, shlex.split(command)))}")
+    for line in commands(runs, members):
+        print(f"  {' '.join(map(shlex.quote, shlex.split(line)))}")

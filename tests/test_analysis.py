@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from analysis import ensemble as ensemble_module
+from analysis import provenance
+from analysis.archive import Run
 from analysis.ensemble import Member, average, ensemble, ensemble_id
 from made_records import Made
 from statsmodels.stats.contingency_tables import mcnemar
@@ -307,3 +309,12 @@ def test_the_gain_has_an_interval_and_mcnemars_test(tmp_path):
         assert row["p"] == pytest.approx(mcnemar(table, exact=True).pvalue)
     assert found.interval.low <= found.mean <= found.interval.high
     assert found.best == pytest.approx(min(row["above"] for row in found.members))
+
+
+@pytest.mark.parametrize("said, flags, expected", [
+    ("pretrain_lm.py --bs=32", {"sampled": True}, "pretrain_lm.py --bs=32 --sampled=True"),
+    ("pretrain_lm.py --sampled=True", {"sampled": True}, "pretrain_lm.py --sampled=True"),
+    ("pretrain_lm.py --bs=32", {"sampled": False}, "pretrain_lm.py --bs=32"), ("pretrain_lm.py", {}, "pretrain_lm.py")])
+def test_a_command_names_the_defaults_of_its_time(tmp_path, said, flags, expected):
+    assert provenance.command(Run(tmp_path, {"stage": "pretrain_lm", "command": said, "flags": flags})) == expected
+    assert provenance.command(Run(tmp_path, {"stage": "finetune_lm", "command": said, "flags": flags})) == said
