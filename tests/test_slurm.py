@@ -15,6 +15,7 @@ import flow
 from launching import slurm
 
 ROWS = {"ROWS": "last freez_discr_stlr"}
+LONG_LM = "--cl=80 --bs=4 --bptt=20"
 LM = "smoke--finetune_lm--fwd--word--smoke--all--s0"
 CLAS = "smoke--train_clas--fwd--word--smoke--all--s0"
 LAST = "smoke--train_clas--fwd--word--smoke-last--all--s0"
@@ -68,19 +69,13 @@ def on_cluster(running, place, name=SWEEP, *flags, **variables):
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """The smoke corpus up to the pretrained language model, made on this machine."""
-    place = Place(tmp_path_factory.mktemp("base"), **ROWS)
-    commands = [line for line in place.plan(SWEEP) if not any(
-        stage in line for stage in ("finetune_lm", "train_clas", "analysis"))]
-    done = place.launch("\n".join(commands))
-    assert done.returncode == 0, done.stdout
-    return place
+def base(base):
+    return Place(base.folder, **ROWS)
 
 
 @pytest.fixture(scope="module")
 def local(base, tmp_path_factory):
-    place = base.copy(tmp_path_factory.mktemp("local"), LM="--cl=150 --bs=4 --bptt=20")
+    place = base.copy(tmp_path_factory.mktemp("local"), LM=LONG_LM)
     done = place.sweep(SWEEP)
     assert done.returncode == 0, done.stdout
     return place
@@ -94,7 +89,7 @@ def jobs_of(output):
 
 @needs_slurm
 def test_a_plan_on_the_cluster_gives_the_records_of_this_machine(slurm_cluster, base, local, tmp_path):
-    place = base.copy(tmp_path, LM="--cl=150 --bs=4 --bptt=20")
+    place = base.copy(tmp_path, LM=LONG_LM)
     done = on_cluster(slurm_cluster, place)
     assert done.returncode == 0, done.stdout
     jobs = jobs_of(done.stdout)
@@ -118,7 +113,7 @@ def test_a_plan_on_the_cluster_gives_the_records_of_this_machine(slurm_cluster, 
 @pytest.mark.slow
 @needs_slurm
 def test_a_requeued_job_goes_on_from_its_checkpoint(slurm_cluster, base, local, tmp_path):
-    place = base.copy(tmp_path, LM="--cl=150 --bs=4 --bptt=20")
+    place = base.copy(tmp_path, LM=LONG_LM)
     number = jobs_of(on_cluster(slurm_cluster, place).stdout)[LM]
     place.wait_for(lambda records: records.get(LM, {}).get("progress", {}).get("epochs", 0) >= 3, "some epochs")
     slurm_cluster.run("scontrol", "requeue", number)
@@ -134,7 +129,7 @@ def test_a_requeued_job_goes_on_from_its_checkpoint(slurm_cluster, base, local, 
 @pytest.mark.slow
 @needs_slurm
 def test_the_controller_is_killed_and_comes_back(slurm_cluster, base, local, tmp_path):
-    place = base.copy(tmp_path, LM="--cl=150 --bs=4 --bptt=20")
+    place = base.copy(tmp_path, LM=LONG_LM)
     assert on_cluster(slurm_cluster, place).returncode == 0
     place.wait_for(lambda records: records.get(LM, {}).get("progress", {}).get("epochs", 0) >= 1, "an epoch")
     slurm_cluster.wait_until_saved()
@@ -165,7 +160,9 @@ def test_children_of_a_job_that_fails_are_cancelled_and_named(slurm_cluster, bas
     for child in (LAST, CLAS):
         assert f"blocked: {child}: {LM} failed" in done.stdout
     retried = on_cluster(slurm_cluster, place, SWEEP, "--retry_failed")
-    assert list(jobs_of(retried.stdout)) == [LM, LAST, CLAS, "analysis runs"]
+    jobs = jobs_of(retried.stdout)
+    assert list(jobs) == [LM, LAST, CLAS, "analysis runs"]
+    slurm_cluster.run("scancel", *jobs.values())
     slurm_cluster.wait_until_empty()
 
 
