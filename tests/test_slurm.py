@@ -15,7 +15,7 @@ import flow
 from launching import slurm
 
 ROWS = {"ROWS": "last freez_discr_stlr"}
-LONG_LM = "--cl=80 --bs=4 --bptt=20"
+LONG_LM = "--cl=50 --bs=4 --bptt=20"
 LM = "smoke--finetune_lm--fwd--word--smoke--all--s0"
 CLAS = "smoke--train_clas--fwd--word--smoke--all--s0"
 LAST = "smoke--train_clas--fwd--word--smoke-last--all--s0"
