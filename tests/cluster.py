@@ -17,7 +17,7 @@ DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
 # Some programs of Slurm lie outside the path of users.
 PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 GPU_MAJOR = 195
-PATIENCE = 300
+PATIENCE = 900
 
 
 def lacking() -> str | None:
@@ -103,7 +103,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,batch_sched_delay=1,bf_interval=2
 ReturnToService=2
 GresTypes=gpu
-KillWait=5
+KillWait=120
 MinJobAge=2
 MessageTimeout=30
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=1000 Gres=gpu:2 State=UNKNOWN

@@ -3,5 +3,18 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "imdb_scripts")]
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """The smoke corpus up to the pretrained language model, for the tests of sweeps, launch and Slurm."""
+    from sweep_flow import Place
+
+    place = Place(tmp_path_factory.mktemp("base"))
+    place.make([line for line in place.plan("table7_clas_finetuning") if not any(
+        stage in line for stage in ("finetune_lm", "train_clas", "analysis"))])
+    return place

@@ -1,16 +1,20 @@
 """A tiny corpus and the ways to call the stages on it; shared by the tests of the command-line flow."""
 
+import contextlib
 import csv
 import gzip
 import importlib
+import io
 import json
 import os
 import random
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 from conftest import ROOT
+from ulmfit import cli
 
 SCRIPTS = ROOT / "imdb_scripts"
 SIZES = {"emb_sz": 16, "n_hid": 24, "n_layers": 2}
@@ -97,6 +101,30 @@ def run_stage(name: str, *positional: str, cwd: Path = ROOT, stdin: str | None =
     """Calls a stage as a user does, in a process of its own."""
     return subprocess.run([*python, *command(name, *positional, cwd=cwd, **flags)], cwd=cwd, env=environment(),
                           input=stdin, capture_output=True, text=True, timeout=600)
+
+
+def run_here(name: str, *positional: str, cwd: Path = ROOT, stdin: str = "", **flags) -> subprocess.CompletedProcess:
+    """As `run_stage`, by the same command line, in this process: importing torch in one of its own takes seconds."""
+    return interpret(command(name, *positional, cwd=cwd, **flags), cwd, stdin)
+
+
+def interpret(words: list[str], cwd: Path = ROOT, stdin: str = "") -> subprocess.CompletedProcess:
+    """What `python WORDS` does, a stage or `-m analysis`, in this process. The words need not be strings."""
+    words = list(map(str, words))
+    out, errors = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    status = 0
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors), \
+            mock.patch("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")):
+        try:
+            if words[0] == "-m":
+                commands = importlib.import_module("analysis.__main__").COMMANDS
+                cli.main_group(commands, prog="python -m analysis", argv=words[2:])
+            else:
+                name = Path(words[0]).stem
+                cli.main(getattr(importlib.import_module(name), name), words[1:])
+        except SystemExit as stopped:
+            status = stopped.code
+    return subprocess.CompletedProcess(words, status, *(file.buffer.getvalue().decode() for file in (out, errors)))
 
 
 def call(name: str, **flags) -> None:

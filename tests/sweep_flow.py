@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,11 +11,11 @@ from pathlib import Path
 
 from conftest import ROOT
 
-from flow import environment
+from flow import environment, interpret
 
 sys.path.insert(0, str(ROOT / "sweeps"))
 
-PATIENCE = 600
+PATIENCE = 900
 
 
 class Place:
@@ -53,6 +54,12 @@ class Place:
         done = self.sweep(name, "--print", **variables)
         assert done.returncode == 0, done.stdout
         return done.stdout.splitlines()
+
+    def make(self, plan: list[str]) -> None:
+        """Runs the commands of a plan one after the other in this process, without launch."""
+        for line in plan:
+            done = interpret(shlex.split(line)[1:])
+            assert done.returncode == 0, (line, done.stdout, done.stderr)
 
     def command(self, stage: str, **flags) -> str:
         """A line of a plan on this data."""

@@ -1,4 +1,4 @@
-"""The average of runs, and the table of them, on hand-made run folders and through the real command line."""
+"""The average of runs, and the table of them, on hand-made run folders and by command lines."""
 
 import json
 import os
@@ -13,13 +13,14 @@ from analysis import ensemble as ensemble_module
 from analysis import provenance
 from analysis.archive import Run
 from analysis.ensemble import Member, average, ensemble, ensemble_id
+from conftest import ROOT
+from flow import interpret
 from made_records import Made
 from statsmodels.stats.contingency_tables import mcnemar
 from ulmfit import metrics, predictions
 from ulmfit.errors import UserError
 from ulmfit.predictions import Predictions
 
-ROOT = Path(__file__).resolve().parents[1]
 FWD, BWD = (f"toy--eval_clas--{way}--word--default--all--s0--test" for way in ("fwd", "bwd"))
 DOCUMENTS, LABELS, CLASSES = ["test:0", "test:1", "test:2", "test:3"], ["a", "b", "b", "a"], ["a", "b"]
 # By hand: fwd is wrong on test:1 and test:3, bwd on test:2, their average on test:3 alone.
@@ -49,8 +50,7 @@ def make_run(results, run_id, probabilities=None, order=(0, 1, 2, 3), labels=LAB
 
 
 def analysis(*arguments):
-    return subprocess.run([sys.executable, "-m", "analysis", *map(str, arguments)], cwd=ROOT, capture_output=True,
-                          text=True, timeout=120)
+    return interpret(["-m", "analysis", *arguments])
 
 
 def refusal(*runs, **flags):

@@ -228,13 +228,13 @@ def test_it_stands_in_an_ensemble_and_a_table_with_a_classifier(world):
     flow.call("train_clas", dir_path=str(data), results_dir=str(results), from_scratch=True, quiet=True, **flow.SIZES,
               **flow.SMALL)
     classifier = "imdb--train_clas--fwd--word--default--all--s0"
-    done = flow.run_stage("ensemble", classifier, TFIDF_VAL, results_dir=results)
+    done = flow.run_here("ensemble", classifier, TFIDF_VAL, results_dir=results)
     assert done.returncode == 0, done.stderr
     [made] = (results / "runs").glob("imdb--ensemble--*")
     average, first, second = (read_predictions(world, run) for run in (made.name, classifier, TFIDF_VAL))
     assert first.documents == second.documents == average.documents and first.labels == second.labels
     np.testing.assert_allclose(average.probabilities, (first.probabilities + second.probabilities) / 2, atol=1e-5)
-    table = flow.run_stage("runs", results_dir=results, stage="train_baseline").stdout
+    table = flow.run_here("runs", results_dir=results, stage="train_baseline").stdout
     error = f"{flow.record(results, TFIDF_VAL)['metrics']['last']['error']:.2f}"
     [cells] = [line.split() for line in table.splitlines() if line.startswith(f"{TFIDF_VAL} ")]
     assert cells[1:8] == ["train_baseline", "finished", "error", "%", "val", error, error]
@@ -252,7 +252,7 @@ def test_mistakes_are_refused_in_one_line(world):
         f"{name.split(':')[1]}\n" for name, label in zip(train.document_ids, train.labels) if label == 1))
     with pytest.raises(UserError, match="one_class.txt holds no training document of class '1e5'"):
         call(world, train_file_id="one_class")
-    wrong = flow.run_stage("train_baseline", dir_path=data, results_dir=results, model="svm")
+    wrong = flow.run_here("train_baseline", dir_path=data, results_dir=results, model="svm")
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "tfidf, nbsvm" in wrong.stderr
     assert not list((results / "runs").glob("*one_class*"))
 

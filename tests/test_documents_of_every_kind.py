@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ulmfit import names, predictions, vocab
 
-LONG = 50_000
+LONG = 12_000
 
 KINDS = {
     "empty": "",
@@ -71,7 +71,7 @@ def place(request, tmp_path_factory):
 def trained(place):
     folder, bpe = place
     shared = {"dir_path": "d", "results_dir": "results", "bpe": bpe}
-    # Longer chunks than elsewhere: the document of 50,000 words is run through in steps of them.
+    # Longer chunks than elsewhere: the document of 12,000 words is run through in steps of them.
     small = {**flow.SMALL, "bptt": 70, "quiet": True}
     for backwards in (False, True):
         flow.call("finetune_lm", preload=False, cl=1, backwards=backwards, **flow.SIZES, **shared, **small)

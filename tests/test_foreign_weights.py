@@ -435,8 +435,8 @@ def tuned(corpus: Path, lm_id: str, way: str = "fwd") -> tuple[dict[str, torch.T
 
 def test_finetune_lm_takes_07s_weights(corpus, tmp_path):
     state = write_07(tmp_path)
-    done = flow.run_stage("finetune_lm", cwd=corpus, dir_path="imdb", results_dir="results", lm_id="old",
-                          pretrain_path=tmp_path, notrain=True, **flow.SMALL)
+    done = flow.run_here("finetune_lm", cwd=corpus, dir_path="imdb", results_dir="results", lm_id="old",
+                         pretrain_path=tmp_path, notrain=True, **flow.SMALL)
     assert done.returncode == 0, done.stderr
     assert "11 words of the vocabulary have pretrained vectors (7 special tokens by their old name)" in done.stdout
     tensors, words = tuned(corpus, "old")
@@ -449,8 +449,8 @@ def test_finetune_lm_takes_07s_weights(corpus, tmp_path):
     assert (record["sizes"], record["pretrained_format"]) == (SIZES, "fastai 0.7")
     assert record["inputs"]["pretrained"]["path"] == "fwd_wt103.h5" and record["inputs"]["pretrained"]["run"] is None
     assert str(tmp_path) not in json.dumps(record)
-    again = flow.run_stage("finetune_lm", cwd=corpus, dir_path="imdb", results_dir="results", lm_id="old",
-                           pretrain_path=tmp_path, notrain=True, **flow.SMALL)
+    again = flow.run_here("finetune_lm", cwd=corpus, dir_path="imdb", results_dir="results", lm_id="old",
+                          pretrain_path=tmp_path, notrain=True, **flow.SMALL)
     assert again.returncode == 0 and "already done, reused" in again.stdout
     write_07(tmp_path)
     with pytest.raises(UserError, match="stale: fwd_wt103.h5 changed since"):

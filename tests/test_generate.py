@@ -323,12 +323,12 @@ def test_the_model_brings_its_own_vocabulary(data, go_on, tmp_path):
 
 def test_the_command_line(data, go_on):
     options = {"dir_path": data, "cuda_id": -1, "threads": 1, "n_words": 12}
-    done = flow.run_stage("generate", "-bad film", **options, n_sentences=2)
+    done = flow.run_here("generate", "-bad film", **options, n_sentences=2)
     assert (done.returncode, done.stdout.splitlines()) == (0, go_on("-bad film", n_sentences=2)[0])
     for flags, message in (({"temperature": 0}, "above 0"), ({"min_p": 1.5}, "from 0 to 1")):
-        done = flow.run_stage("generate", "a", **{**options, **flags})
+        done = flow.run_here("generate", "a", **{**options, **flags})
         assert done.returncode == 2 and message in done.stderr
-    done = flow.run_stage("generate", **options)
+    done = flow.run_here("generate", **options)
     assert done.returncode == 2 and "text must be given" in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""get_data through its command line: every kind of source, and what it refuses."""
+"""get_data by its command line: every kind of source, and what it refuses."""
 
 import bz2
 import csv
@@ -7,27 +7,22 @@ import io
 import json
 import lzma
 import os
-import subprocess
-import sys
 import tarfile
 import threading
 import zipfile
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from unittest import mock
 
 import pytest
+from flow import interpret
 from ulmfit import datasets, documents, fetch
 from ulmfit.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "imdb_scripts" / "get_data.py"
 
-
-def run(tmp_path, *arguments, environment=None):
-    command = [sys.executable, str(SCRIPT), *map(str, arguments), f"--results_dir={tmp_path / 'results'}"]
-    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120,
-                          env={**os.environ, "no_proxy": "*", **(environment or {})})
+def run(tmp_path, *arguments):
+    with mock.patch.dict(os.environ, no_proxy="*"):
+        return interpret(["get_data.py", *arguments, f"--results_dir={tmp_path / 'results'}"], cwd=tmp_path)
 
 
 def get(tmp_path, source, *arguments, name="mine"):

@@ -157,9 +157,9 @@ def test_from_the_command_line(data):
     said = f"--lr={metrics['valley']:.2g} by fastai's valley"
     assert said in done.stdout
 
-    again = flow.run_stage("lr_find", **flags)
+    again = flow.run_here("lr_find", **flags)
     assert again.returncode == 0 and "already done" in again.stdout and said in again.stdout
-    other = flow.run_stage("lr_find", **{**flags, "num_it": 70})
+    other = flow.run_here("lr_find", **{**flags, "num_it": 70})
     assert other.returncode == 1 and "num_it: 60 there, 70 asked" in other.stderr
 
 

@@ -1,4 +1,4 @@
-"""prepare_wiki through its command line on small dumps, and the mark-up that it takes off."""
+"""prepare_wiki by its command line on small dumps, and the mark-up that it takes off."""
 
 import bz2
 import csv
@@ -6,7 +6,7 @@ import json
 from xml.sax.saxutils import escape
 
 import pytest
-from flow import record, run_stage
+from flow import record, run_here
 from ulmfit import records, wikipedia
 from ulmfit.errors import UserError
 
@@ -41,7 +41,7 @@ def write_dump(tmp_path, pages, name="dump.xml.bz2", **site):
 
 
 def prepare(tmp_path, dump, *positional, **flags):
-    return run_stage("prepare_wiki", str(dump), *positional, dir_path=tmp_path / "data" / "wiki_x",
+    return run_here("prepare_wiki", str(dump), *positional, dir_path=tmp_path / "data" / "wiki_x",
                      results_dir=tmp_path / "results", **flags)
 
 
@@ -189,7 +189,7 @@ def test_a_dump_becomes_a_corpus(tmp_path, pages):
     assert "already done" in prepare(tmp_path, dump, "de", val_articles=4, min_words=20).stdout
     other = prepare(tmp_path, dump, "de", val_articles=5, min_words=20)
     assert other.returncode == 1 and "val_articles: 4 there, 5 asked" in other.stderr
-    tokens = run_stage("create_toks", dir_path=tmp_path / "data" / "wiki_x", n_lbls=0, workers=1,
+    tokens = run_here("create_toks", dir_path=tmp_path / "data" / "wiki_x", n_lbls=0, workers=1,
                        results_dir=tmp_path / "results")
     assert tokens.returncode == 0, tokens.stderr
 

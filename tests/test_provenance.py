@@ -2,14 +2,11 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import flow
 import pandas as pd
 import pytest
 from analysis import archive, checks, difference, provenance
-from conftest import ROOT
 from made_records import Made, few_labels
 from ulmfit import corpus, text_hashes
 from ulmfit.errors import UserError
@@ -25,8 +22,7 @@ def made(tmp_path):
 
 
 def analysis(*arguments):
-    return subprocess.run([sys.executable, "-m", "analysis", *map(str, arguments)], cwd=ROOT, capture_output=True,
-                          text=True, timeout=120)
+    return flow.interpret(["-m", "analysis", *arguments])
 
 
 def test_collect_has_a_line_for_every_run(made, tmp_path):

@@ -165,6 +165,6 @@ def test_the_command_line(world):
     assert len(lines(world, "1e5")) == 7
     record = json.loads((names.run_folder(results, "imdb--sample_train--1e5") / "run.json").read_text())
     assert "--n=7 --train_file_id=1e5" in record["command"]
-    wrong = flow.run_stage("sample_train", dir_path=data, results_dir=results, n=1000)
+    wrong = flow.run_here("sample_train", dir_path=data, results_dir=results, n=1000)
     assert wrong.returncode == 1 and wrong.stderr.count("\n") == 1 and "the largest balanced" in wrong.stderr
     assert DataFolder(data).subset("1000").exists() is False

@@ -165,14 +165,14 @@ def test_contradictions_and_what_is_missing_are_said(data, show, tmp_path):
 
 
 def test_the_command_line(data):
-    done = flow.run_stage("show_batch", dir_path=data, split="val", bs=4, n=2)
+    done = flow.run_here("show_batch", dir_path=data, split="val", bs=4, n=2)
     assert (done.returncode, done.stderr) == (0, "") and len(documents_of(done.stdout.splitlines())) == 2
     assert done.stdout.startswith("val, fwd: batch 1 of 3, 4 documents")
     assert sorted(path.name for path in data.iterdir()) == sorted(
         ["subsets", "test.csv", "train.csv", "unsup.csv", "word"])
     # The split is a choice of four here, of two where one predicts.
     for stage, split in (("show_batch", "all"), ("eval_clas", "train")):
-        done = flow.run_stage(stage, dir_path=data, split=split)
+        done = flow.run_here(stage, dir_path=data, split=split)
         assert done.returncode == 2 and "the choices are" in done.stderr
 
 

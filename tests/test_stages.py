@@ -292,12 +292,12 @@ def test_predict_gives_what_evaluation_gave(world):
         assert guesses == [evaluated.classes[i] for i in evaluated.probabilities[rows].argmax(1)]
 
     # As an argument: of several lines, with quotes; then one a line, among them "NA" and nothing.
-    matches(flow.run_stage("predict_with_classifier", texts[5], **where), [5])
+    matches(flow.run_here("predict_with_classifier", texts[5], **where), [5])
     lines = [row for row in range(flow.N_TEST) if "\n" not in texts[row]]
     assert {9, 14, 20, flow.LONG_ROW} <= set(lines)
     typed = "".join(texts[row] + "\n" for row in lines)
     matches(flow.run_stage("predict_with_classifier", stdin=typed, cwd=world.base, **where), lines)
-    matches(flow.run_stage("predict_with_classifier", cwd=SCRIPTS, csv=world.data / "test.csv", column=1, **where),
+    matches(flow.run_here("predict_with_classifier", cwd=SCRIPTS, csv=world.data / "test.csv", column=1, **where),
             list(range(flow.N_TEST)))
 
 

@@ -181,7 +181,7 @@ def test_whole_way_by_the_command_line(place):
                             ("train_clas", {"cl": 1}),
                             ("eval_clas", {"split": "test"})):
             flags = {key: value for key, value in (shared | flags).items() if name != "eval_clas" or key != "bptt"}
-            done = flow.run_stage(name, cwd=place, dir_path="imdb", bpe="True", backwards=way, **flags)
+            done = flow.run_here(name, cwd=place, dir_path="imdb", bpe="True", backwards=way, **flags)
             assert done.returncode == 0, done.stderr
     lm = flow.record(place / "results", "imdb--finetune_lm--fwd--bpe--default--all--s0")
     size = len(vocab.load_vocab(place / "imdb" / "bpe" / "ids"))
@@ -190,13 +190,13 @@ def test_whole_way_by_the_command_line(place):
     spm = (place / "wiki" / "bpe" / "tokens" / names.SENTENCEPIECE).read_bytes()
     for name in ("lm--fwd--bpe--default--all--s0", "clas--bwd--bpe--default--all--s0"):
         assert (models / name / names.SENTENCEPIECE).read_bytes() == spm
-    done = flow.run_stage("predict_with_classifier", "A brilliant superb gem.", cwd=place, dir_path="imdb", bpe="True")
+    done = flow.run_here("predict_with_classifier", "A brilliant superb gem.", cwd=place, dir_path="imdb", bpe="True")
     assert done.returncode == 0 and done.stdout.startswith("class,p:1e5,p:NA,p:poor\n"), done.stderr
-    done = flow.run_stage("generate", "The film was", cwd=place, dir_path="imdb", bpe="True", backwards="True",
+    done = flow.run_here("generate", "The film was", cwd=place, dir_path="imdb", bpe="True", backwards="True",
                           n_sentences=2)
     assert done.returncode == 0 and [line.endswith("The film was") for line in done.stdout.splitlines()] == [True] * 2
     members = [f"imdb--eval_clas--{way}--bpe--default--all--s0--test" for way in ("fwd", "bwd")]
-    done = flow.run_stage("ensemble", *members, results_dir=place / "results")
+    done = flow.run_here("ensemble", *members, results_dir=place / "results")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

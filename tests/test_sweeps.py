@@ -195,15 +195,21 @@ def test_the_printed_plan_is_a_script(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def everything(tmp_path_factory):
+def everything(base, tmp_path_factory):
     """A place in which every sweep runs, one after the other: what they share is made once."""
-    return Place(tmp_path_factory.mktemp("everything"))
+    return base.copy(tmp_path_factory.mktemp("everything"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_sweep_runs_to_its_end(everything, name):
     before = everything.records()
+    if name != "tables2_3_test_error":
+        # launch itself runs those of one sweep alone, whose plan has stages of every kind: here it finds all done.
+        everything.make(everything.plan(name, REPORT="none"))
+        made = everything.records()
+        assert all(made[run]["sessions"] == record["sessions"] for run, record in before.items())
+        before = made
     done = everything.sweep(name)
     assert done.returncode == 0, done.stdout
     records = everything.records()

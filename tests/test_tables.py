@@ -13,6 +13,7 @@ import sklearn.metrics
 from analysis import rendering, study, tables
 from analysis.rendering import Cell, Grid
 from conftest import ROOT
+from flow import interpret
 from made_records import Made, few_labels, paper_tables
 from ulmfit import predictions
 from ulmfit.errors import UsageError, UserError
@@ -344,8 +345,7 @@ def test_commands_write_every_form_and_a_figure(whole, tmp_path):
     assert "no LM fine-tuning" in done.stdout and "IMDb" not in done.stdout
     assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == ["table6.csv", "table6.md", "table6.tex"]
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["table6-trec6.pdf", "table6-trec6.png"]
-    done = subprocess.run([sys.executable, "-m", "analysis", "table6", f"--results_dir={tmp_path}", "--where=x=1"],
-                          cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = interpret(["-m", "analysis", "table6", f"--results_dir={tmp_path}", "--where=x=1"])
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
 
 

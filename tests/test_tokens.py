@@ -2,22 +2,18 @@
 
 import csv
 import json
-import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from fastai.text.core import defaults, tokenize_df
 
+from flow import interpret
 from ulmfit import tokenization, tokens, words
 from ulmfit.errors import UsageError
-
-SCRIPTS = Path(__file__).resolve().parents[1] / "imdb_scripts"
 
 # Words, emoticons and marks on which spaCy's special cases, affixes and url rules act.
 WORDS = """
@@ -164,8 +160,7 @@ def test_a_token_that_could_not_be_read_back_is_refused(document):
 # the command
 
 def run(script: str, *arguments: str, code: int = 0) -> str:
-    done = subprocess.run([sys.executable, str(SCRIPTS / script), *arguments], capture_output=True, text=True,
-                          env={**os.environ, "COLUMNS": "200"})
+    done = interpret([script, *arguments])
     assert done.returncode == code, done.stdout + done.stderr
     if code:
         assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1

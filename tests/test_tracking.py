@@ -108,10 +108,10 @@ def events(data, run):
 
 @pytest.mark.parametrize("stage, flags", [("finetune_lm", {"preload": False, "cl": 2, **SIZES}),
                                           ("train_clas", {"cl": 1, "clas_id": "board"})])
-def test_tensorboard_from_the_command_line(data, tmp_path, stage, flags):
+def test_tensorboard_by_the_command_line(data, tmp_path, stage, flags):
     before = {path for path in data.rglob("*")}
     common = {**where(data), **SMALL, **flags, **({"lm_id": "board"} if stage == "finetune_lm" else {})}
-    done = flow.run_stage(stage, **common, track="tensorboard")
+    done = flow.run_here(stage, **common, track="tensorboard")
     assert done.returncode == 0, done.stderr
     run = RUN.format(stage=stage, name="board")
     check_series(events(data, run), data, run)

@@ -534,13 +534,13 @@ def test_contradictions_are_refused_in_one_line_before_torch_is_there(monkeypatc
 
 
 def test_the_real_command_line(corpus):
-    done = flow.run_stage("train_clas", **corpus.flags("train_clas", "real", schedule="one_cycle", mom_max=0.8,
-                                                       mom_min=0.7, dropout_input=0.1, lin_ftrs="20,10", eps="1e-7"))
+    done = flow.run_here("train_clas", **corpus.flags("train_clas", "real", schedule="one_cycle", mom_max=0.8,
+                                                      mom_min=0.7, dropout_input=0.1, lin_ftrs="20,10", eps="1e-7"))
     assert done.returncode == 0, done.stderr
     record = flow.record(corpus.results, corpus.id("train_clas", "real"))
     assert record["config"]["schedule"] == "one_cycle" and record["config"]["eps"] == 1e-7
     assert record["config"]["lin_ftrs"] == "20,10" and "beta1" not in record["config"]
-    refused = flow.run_stage("train_clas", **corpus.flags("train_clas", "real2", schedule="one_cycle"), ratio=4)
+    refused = flow.run_here("train_clas", **corpus.flags("train_clas", "real2", schedule="one_cycle"), ratio=4)
     assert (refused.returncode, refused.stderr) == (
         2, "train_clas: error: --ratio shapes the schedule stlr, and that of this run is one_cycle; leave it out or "
            "choose --schedule=stlr\n")

@@ -4,19 +4,16 @@ import csv
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from flow import interpret
 from ulmfit import tokens, vocab
 from ulmfit.errors import UserError
 from ulmfit.names import DataFolder
-
-SCRIPTS = Path(__file__).resolve().parents[1] / "imdb_scripts"
 
 
 def test_vocabulary_order_and_cuts():
@@ -95,8 +92,7 @@ def test_a_damaged_token_file_is_noticed(tmp_path, damaged):
 # the command
 
 def run(script: str, *arguments: str, code: int = 0) -> str:
-    done = subprocess.run([sys.executable, str(SCRIPTS / script), *arguments], capture_output=True, text=True,
-                          env={**os.environ, "COLUMNS": "200"})
+    done = interpret([script, *arguments])
     assert done.returncode == code, done.stdout + done.stderr
     if code:
         assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
