@@ -166,8 +166,9 @@ class Cluster:
                    "--kill-on-invalid-dep=yes", "--output=" + str(log).replace("%", "%%")]
         if parents:
             options.append(f"--dependency={after}:{':'.join(parents)}")
-        # exec: the signals of the batch step reach the stage itself.
-        script = (f"#!/bin/bash\nexport {' '.join(exports)}\n"
+        # exec: the signals of the batch step reach the stage itself. The one that asks for a checkpoint would end a
+        # stage that is still loading and has nothing to save.
+        script = (f"#!/bin/bash\nexport {' '.join(exports)}\ntrap '' USR1\n"
                   f"exec {shlex.join([sys.executable, *step.words])}\n")
         chosen = self.options["gpu" if step.uses_gpu else "cpu"]
         return _slurm("sbatch", "--parsable", *options, *chosen, script=script).strip().partition(";")[0]
