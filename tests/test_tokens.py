@@ -143,22 +143,6 @@ def test_chunks_and_pieces_learned_together_are_those_learned_alone(lang):
     assert_same([alone([text]) for text in texts[:40]], theirs[:40], texts)
 
 
-def test_pieces_that_a_special_case_would_span_are_not_learned_as_neighbours():
-    """Every ending right before every beginning that goes with it, as pieces of one call."""
-    pieces = words._Pieces("en", 10**6)
-    neighbours = [(ending, beginning) for beginnings in pieces.endings.values() for beginning, endings in beginnings
-                  for ending in endings]
-    assert len(neighbours) > 300
-    for pair in neighbours:
-        pieces.clear()
-        pieces.learn(pair)
-        together = dict(pieces)
-        pieces.clear()
-        for piece in pair:
-            pieces.learn([piece])
-        assert together == pieces, pair
-
-
 def test_the_rules_are_fastais():
     """They are read from its source; the functions must be those that fastai itself uses."""
     for ours, theirs in zip(tokens.text_rules(), defaults.text_proc_rules, strict=True):

@@ -90,6 +90,8 @@ def in_processes(batches: Iterable[tuple[Key, Sequence[Sequence[str]]]],
     # A forked process would inherit the locks of other threads (BLAS starts some on import); a spawned one is clean.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
     try:
+        for _ in range(workers):
+            pool.submit(work, [])  # so that a process imports what it needs while the first batch is read
         waiting = deque()
         for key, rows in batches:
             waiting.append((key, pool.submit(work, rows)))

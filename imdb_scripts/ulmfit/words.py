@@ -94,9 +94,9 @@ class _Pieces(dict):
 
 
 def _import_spacy() -> None:
-    """Imports spaCy without torch, if nothing else has imported that.
+    """Imports spaCy without torch, unless torch is there already.
 
-    spaCy takes it along for models, at two thirds of its time; tokenizing needs none.
+    spaCy takes it along for its models, at two thirds of the time of the import; its tokenizer has no use for it.
     """
     hidden = "torch" not in sys.modules
     if hidden:
