@@ -106,7 +106,64 @@ def test_forgetting_pieces_does_not_change_tokens():
     texts = random_texts(300, seed=4)
     forgetful = words.WordTokenizer(capacity=500)
     assert [forgetful([text]) for text in texts] == tokenization.tokenize_texts([[text] for text in texts])
-    assert forgetful._pieces.characters < 500 + max(map(len, forgetful._pieces))
+    # What is learned of one document comes on top.
+    longest = max(len(" ".join(tokens)) for tokens in map(forgetful, [[text] for text in texts]))
+    for memory in (forgetful._pieces, forgetful._chunks):
+        assert memory.characters < 500 + 3 * longest and sum(map(len, memory)) == memory.characters
+
+
+def nasty_texts(count: int, seed: int) -> list[str]:
+    """Short texts of a small alphabet: special cases, affixes and rules meet in ways that nobody writes."""
+    generator = random.Random(seed)
+    parts = ["a", "b", "d", "o", "x", "D", "X", "O", "A", "he", "He", "we", "can", "not", "don", "Ill", "km", "ß", "é", "İ",
+             "Σ", "0", "3", "8", "10", "'", "’", "'s", "'ll", "n't", ".", ".", ",", "..", "...", "-", "--", "(", ")", ":", ";",
+             "=", "/", "\\", "#", "*", "_", "^", "<", ">", "[", "]", "°", "°c", "¬", "ಠ", "—", "…", "$", "%", "&", "@", "http://",
+             "www.", ".com", "://", "xxmaj", "xxbos", "xxrep", "xxup", "xxfld", "e.g", "v.v", "Mr", "т.ч", "в", "日本", "😀",
+             "u.", "s.", " ", " ", " ", " ", "  ", "\n", "\n\n", " \n", "\n ", "\t", "\r", "\xa0", "\u2003", "\x1e",
+             "\x1c", "\u200b", "<br />", "&amp;"]
+    return ["".join(generator.choices(parts, k=generator.randrange(1, 30))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("lang", ["en", "de", "fr", "ru", "tr", "fi", "xx"])
+def test_chunks_and_pieces_learned_together_are_those_learned_alone(lang):
+    from fastai.text.core import SpacyTokenizer
+
+    texts = nasty_texts(2500, seed=8)
+    frame, _ = tokenize_df(pd.DataFrame({"text": texts}), "text", n_workers=0, tok=SpacyTokenizer(lang))
+    theirs = [list(document) for document in frame.text]
+    together = words.WordTokenizer(lang)
+    assert_same([tokens.decode_line(line) for line in together.lines([[text] for text in texts])], theirs, texts)
+    assert_same([together([text]) for text in texts], theirs, texts)
+    # Nothing is remembered from one to the next.
+    alone = words.WordTokenizer(lang, capacity=0)
+    assert_same([alone([text]) for text in texts[:40]], theirs[:40], texts)
+
+
+def test_the_rules_are_fastais():
+    """They are read from its source; the functions must be those that fastai itself uses."""
+    for ours, theirs in zip(tokens.text_rules(), defaults.text_proc_rules, strict=True):
+        assert ours.__code__ == theirs.__code__ and ours.__defaults__ == theirs.__defaults__
+        read = set(ours.__code__.co_names).union(*(constant.co_names for constant in ours.__code__.co_consts
+                                                   if hasattr(constant, "co_names")))
+        # Besides the globals these are methods' names, of which fastai has a few as functions too.
+        for name in read & set(ours.__globals__):
+            assert ours.__globals__[name] == theirs.__globals__[name], name
+
+
+def test_another_layout_of_fastai_is_imported_instead(monkeypatch):
+    def other() -> None:
+        raise NameError("a rule that needs more")
+
+    monkeypatch.setattr(tokens, "_fastai_defaults", other)
+    assert tokens.text_rules() == list(defaults.text_proc_rules)
+
+
+def test_tokenizing_imports_neither_torch_nor_fastai():
+    """They would take most of the time of a short job; torch can still be imported afterwards."""
+    code = ("import sys; from ulmfit import tokenization; print(tokenization.tokenize_texts([['A b']])); "
+            "print(sorted({'torch', 'fastai', 'pandas'} & set(sys.modules))); import torch")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=SCRIPTS, check=True)
+    assert done.stdout.splitlines() == ["[['xxbos', 'a', 'b']]", "[]"]
 
 
 def test_number_of_processes_does_not_change_what_is_yielded():

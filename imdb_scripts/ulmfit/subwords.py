@@ -224,9 +224,9 @@ class SubwordTokenizer:
         # A model that does not write spaces as its own character may leave some in a piece.
         return [special.get(piece) or piece.replace(" ", SPACE) for piece in pieces]
 
-    def line(self, fields: Sequence[str]) -> str:
-        """The same as a line of a token file."""
-        return tokens.encode_line(self(fields))
+    def lines(self, rows: Iterable[Sequence[str]]) -> Iterator[str]:
+        """The pieces of documents, each as a line of a token file. rows: one list of text columns a document."""
+        return (tokens.encode_line(self(fields)) for fields in rows)
 
 
 def words_of(pieces: Sequence[str]) -> list[str]:

@@ -58,9 +58,8 @@ def _end_with_parent() -> None:
 
 
 def _encoded(rows: Sequence[Sequence[str]], lang: str, sp_model: Path | None) -> list[tuple[str, int]]:
-    lines = map(_tokenizer(lang, sp_model).line, rows)
     # Every document begins with xxbos, so that no line is empty.
-    return [(line, line.count(" ") + 1) for line in lines]
+    return [(line, line.count(" ") + 1) for line in _tokenizer(lang, sp_model).lines(rows)]
 
 
 def tokenize(batches: Iterable[tuple[Key, Sequence[Sequence[str]]]], lang: str = "en", workers: int | None = None,
@@ -91,6 +90,8 @@ def in_processes(batches: Iterable[tuple[Key, Sequence[Sequence[str]]]],
     # A forked process would inherit the locks of other threads (BLAS starts some on import); a spawned one is clean.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
     try:
+        for _ in range(workers):
+            pool.submit(work, [])  # so that a process imports what it needs while the first batch is read
         waiting = deque()
         for key, rows in batches:
             waiting.append((key, pool.submit(work, rows)))

@@ -3,8 +3,12 @@
 A token file holds one document a line, its tokens joined by one space.
 """
 
+import ast
+import importlib.util
 import re
+from itertools import takewhile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Callable, Iterable, Iterator, Sequence
 
 from . import files
@@ -25,10 +29,27 @@ def join_fields(fields: Sequence[str]) -> str:
     return " ".join(f"{FLD} {number} {field}" for number, field in enumerate(fields, 1))
 
 
+def _fastai_defaults() -> SimpleNamespace:
+    """`defaults` of fastai.text.core, with the special tokens and rules that its own code puts there.
+
+    Importing the module takes 3 s of each process, for torch, pandas and matplotlib. What stands before its first
+    class, the rules, is run here without fastai's other modules.
+    """
+    path = Path(importlib.util.find_spec("fastai").origin).parent / "text" / "core.py"
+    module = ast.parse(path.read_bytes(), path)
+    module.body = [node for node in takewhile(lambda node: not isinstance(node, ast.ClassDef), module.body)
+                   if not (isinstance(node, ast.ImportFrom) and node.level)]
+    namespace = {"re": re, "defaults": SimpleNamespace()}
+    exec(compile(module, path, "exec"), namespace)
+    return namespace["defaults"]
+
+
 def text_rules() -> list[Callable[[str], str]]:
     """fastai's default rules: what is done to a text before it is cut into tokens."""
-    from fastai.text.core import defaults
-
+    try:
+        defaults = _fastai_defaults()
+    except (NameError, AttributeError):  # another version of fastai, whose rules need more
+        from fastai.text.core import defaults
     rules = list(defaults.text_proc_rules)
     if tuple(defaults.text_spec_tok) != SPECIAL_TOKENS or tuple(rule.__name__ for rule in rules) != RULES:
         raise RuntimeError(f"this fastai has other special tokens or text rules: {defaults.text_spec_tok}, {rules}")
