@@ -2,8 +2,8 @@
 # Table 6: how the language model is fine-tuned; the classifier is the same.
 #     SEEDS="0 1 2" DATA=data/trec6 PROFILE=small bash sweeps/table6_lm_finetuning.sh [--print | --dry_run | --status]
 # Runs: 12 language models (3 of them not trained) and 12 classifiers for three seeds, one pretraining for all. Cost
-# besides pretraining, at `small` on 2 cores by the records of TREC-6 in full precision: two hours. At `paper` on one
-# GPU, estimated and not measured: two hours for TREC-6, two days for IMDb.
+# besides pretraining, at `small` on 2 cores with bfloat16, measured on TREC-6: 20 minutes. At `paper` on one GPU,
+# estimated and not measured: two hours for TREC-6, two days for IMDb.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 TABLE_ROWS="none full full_discr full_discr_stlr"
 

@@ -2,9 +2,9 @@
 # Tables 2 and 3: test error of full ULMFiT, forward and backward averaged, for several datasets.
 #     DATASETS="data/imdb data/trec6" PROFILE=paper bash sweeps/tables2_3_test_error.sh [--print | --dry_run | --status]
 # Runs: for each dataset 6 language models, 6 classifiers, 6 predictions of test and 3 averages for three seeds; a
-# pretraining forward and one backward for all. Cost besides pretraining, at `small` on 2 cores by the records of TREC-6
-# in full precision: 50 minutes a dataset as small as TREC-6. At `paper` on one GPU, estimated and not measured: an hour
-# for TREC-6, two days for IMDb.
+# pretraining forward and one backward for all. Cost besides pretraining, at `small` on 2 cores with bfloat16, by the
+# records of TREC-6: 11 minutes a dataset of its size. At `paper` on one GPU, estimated and not measured: an hour for
+# TREC-6, two days for IMDb.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 plan() {

@@ -5,13 +5,15 @@ import json
 import random
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from fastai.text.core import defaults, tokenize_df
 
-from flow import interpret
+from flow import SCRIPTS, interpret
 from ulmfit import tokenization, tokens, words
 from ulmfit.errors import UsageError
 
