@@ -15,6 +15,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 
@@ -209,41 +210,37 @@ def keep(row: dict, folder: Path) -> None:
 def markdown(rows: list[dict], folder: Path) -> str:
     """A line a model; ours relative to stock of the same seed, and classifiers of all seeds together."""
     rows = list(map(_as_text, rows))
-    found = {(row["whose"], row["seed"]): row for row in rows}
     lines = [f"One epoch of {TOKENS:,} tokens of IMDb, 30,000 words, emb {SIZES['emb_sz']}, hidden {SIZES['n_hid']}, "
-             f"{SIZES['n_layers']} layers; {VAL_REVIEWS:,} validation reviews, full softmax in single precision. Minutes of ours hold the "
-             "validation, those of stock training alone.", "",
-             "| seed | language model | validation perplexity | against stock | minutes |", "|---|---|---|---|---|"]
-    for row in rows:
-        if row["whose"] not in (STOCK, *OURS):
-            continue
-        reference, against = found.get((STOCK, row["seed"])), ""
-        if reference and row["whose"] != STOCK:
-            against = f"{100 * (float(row['perplexity']) / float(reference['perplexity']) - 1):+.2f}%"
-        lines.append(f"| {row['seed']} | {row['whose']} | {float(row['perplexity']):.2f} | {against} | "
-                     f"{float(row['minutes']):.1f} |")
+             f"{SIZES['n_layers']} layers; {VAL_REVIEWS:,} validation reviews, full softmax in single precision. Minutes of "
+             f"ours hold the validation, those of stock training alone.", "",
+             "| seed | language model | validation perplexity | against stock | minutes |", "|---|---|---|---|---|",
+             *_lines(rows, [STOCK, *OURS], "perplexity", lambda ours, theirs: f"{100 * (ours / theirs - 1):+.2f}%")]
     if any(row["whose"] == STOCK_CLAS for row in rows):
         lines += ["", f"Classifiers from the seed's language model in bfloat16, all groups, {CLAS_EPOCHS} epochs over the "
                   "same reviews.", "",
-                  "| seed | classifier | validation error % | against stock | minutes |", "|---|---|---|---|---|"]
-    for row in rows:
-        if row["whose"] not in (STOCK_CLAS, *OURS_CLAS):
-            continue
-        reference, against = found.get((STOCK_CLAS, row["seed"])), ""
-        if reference and row["whose"] != STOCK_CLAS:
-            against = f"{float(row['error']) - float(reference['error']):+.2f}"
-        lines.append(f"| {row['seed']} | {row['whose']} | {float(row['error']):.2f} | {against} | "
-                     f"{float(row['minutes']):.1f} |")
-    lines += [""]
+                  "| seed | classifier | validation error % | against stock | minutes |", "|---|---|---|---|---|",
+                  *_lines(rows, [STOCK_CLAS, *OURS_CLAS], "error", lambda ours, theirs: f"{ours - theirs:+.2f}")]
+    lines.append("")
+    of_stock = {row["seed"] for row in rows if row["whose"] == STOCK_CLAS}
     for whose in OURS_CLAS:
-        seeds = [row["seed"] for row in rows if row["whose"] == whose and (STOCK_CLAS, row["seed"]) in found]
-        wrong, reference = (np.stack([np.load(wrong_file(folder, each, int(seed))) for seed in seeds], 1).astype(int)
-                            for each in (whose, STOCK_CLAS)) if seeds else (None, None)
-        if seeds:
-            bounds = statistics.difference_interval(wrong, reference)
-            lines.append(f"{whose} less {STOCK_CLAS}, {len(seeds)} seeds: {100 * (wrong - reference).mean():+.2f} points, "
-                         f"95% interval over documents and seeds {bounds.low:+.2f} to {bounds.high:+.2f}.")
+        seeds = [int(row["seed"]) for row in rows if row["whose"] == whose and row["seed"] in of_stock]
+        if not seeds:
+            continue
+        wrong, reference = (np.stack([np.load(wrong_file(folder, each, seed)) for seed in seeds], 1).astype(int)
+                            for each in (whose, STOCK_CLAS))
+        bounds = statistics.difference_interval(wrong, reference)
+        lines.append(f"{whose} less {STOCK_CLAS}, {len(seeds)} seeds: {100 * (wrong - reference).mean():+.2f} points, "
+                     f"95% interval over documents and seeds {bounds.low:+.2f} to {bounds.high:+.2f}.")
     return "\n".join([*lines, ""])
+
+
+def _lines(rows: list[dict], whose: list[str], measure: str, compare: Callable[[float, float], str]) -> list[str]:
+    """A line for each row of these models, the first of which is stock."""
+    of_stock = {row["seed"]: float(row[measure]) for row in rows if row["whose"] == whose[0]}
+    return [f"| {row['seed']} | {row['whose']} | {float(row[measure]):.2f} | "
+            + (compare(float(row[measure]), of_stock[row["seed"]])
+               if row["whose"] != whose[0] and row["seed"] in of_stock else "")
+            + f" | {float(row['minutes']):.1f} |" for row in rows if row["whose"] in whose]
 
 
 def _as_text(row: dict) -> dict:

@@ -40,7 +40,8 @@ def job(run: Run, model: nn.Module, phases: list[Phase], train_text: TextStream,
     return training.Training(run, model, lm_groups, phases, train_loader, val_loader,
                              validation=training.LanguageModelValidation(),
                              callbacks=[RNNCallback(), RNNRegularizer(optimization.alpha, optimization.beta)],
-                             optimization=optimization, device=device, unit="tokens", loss_func=DecoderLoss(model[1].decoder, samples=SAMPLES if sampled else 0))
+                             optimization=optimization, device=device, unit="tokens",
+                             loss_func=DecoderLoss(model[1].decoder, samples=SAMPLES if sampled else 0))
 
 
 def evaluate(model: nn.Module, val_text: TextStream, *, bs: int, bptt: int, device: torch.device) -> dict:

@@ -18,7 +18,8 @@ from torch.autograd.function import once_differentiable
 
 from .buffers import Buffers, Pool
 
-# Weights of an LSTM from which on ours is the faster one (results/tables/speed.md): they no longer fit in a core's cache.
+# Weights of an LSTM from which on ours is the faster one, as they no longer fit in a core's cache: 72 steps of 16 rows
+# from 1,152 to 400 (2.5 million) take 30 ms by ours and 46 by torch's, of 32 rows from 200 to 400 (a million) 37 and 31.
 LARGE = 2_000_000
 # Torch has the gates as input, forget, cell, output; here the three sigmoids lie side by side.
 GATES = (0, 1, 3, 2)
