@@ -3,9 +3,9 @@
 #
 # Variables, all optional: PROFILE (small, paper, smoke), DATA (the dataset's folder), SOURCE (where get_data finds it,
 # without it the public address), SEEDS, ROWS (of the table's rows, those wanted), THREADS; WIKI (a folder of text to
-# pretrain on) or PRETRAIN and PRETRAIN_ID (a folder with a pretrained language model, and its name); RESULTS (where
-# records go); TEST=1 (each row on test, too); GPUS, SLOTS, BACKEND=slurm, SLURM_FILE. Whatever a profile sets can be
-# set from outside.
+# pretrain on) or PRETRAIN and PRETRAIN_ID (a folder with a pretrained language model, and its name; PRETRAIN=none begins
+# with random weights); RESULTS (where records go); TEST=1 (each row on test, too); GPUS, SLOTS, BACKEND=slurm,
+# SLURM_FILE. Whatever a profile sets can be set from outside.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -63,9 +63,11 @@ corpus() { # FOLDER NAME SOURCE FLAGS-OF-CREATE_TOKS FLAGS-OF-TOK2ID
     stage tok2id "--dir_path=$1" "$5"
 }
 
-# The dataset as words, or as the subwords of the pretraining corpus (--bpe).
+# The dataset as words, or as the subwords (--bpe) of the pretraining corpus, its own where there is none.
 dataset() { # [--bpe]
-    if [ "${1:-}" = --bpe ]; then
+    if [ "${1:-}" = --bpe ] && from_random; then
+        corpus "$DATA" "$DATASET" "${SOURCE:-}" "--bpe $SUBWORDS" --bpe
+    elif [ "${1:-}" = --bpe ]; then
         corpus "$DATA" "$DATASET" "${SOURCE:-}" "--bpe --sp_model=$(wiki_data)" --bpe
     else
         corpus "$DATA" "$DATASET" "${SOURCE:-}" "" "$VOCAB"
@@ -85,10 +87,18 @@ wiki_data() {
     fi
 }
 
+# Whether nothing is pretrained.
+from_random() {
+    [ "${PRETRAIN:-}" = none ]
+}
+
 # The pretrained language model: the user's (PRETRAIN), fastai's (WEIGHTS), or our own of the corpus. Its kind is words
 # or --bpe, forward or --backwards, and AWD-LSTM or `vanilla`.
 pretrained() { # KIND...
     local wiki name=$PROFILE
+    if from_random; then
+        return
+    fi
     if foreign "$@"; then
         [ -n "${PRETRAIN:-}" ] || stage get_data "$WEIGHTS" "--dir_path=data/$WEIGHTS"
         return
@@ -115,6 +125,10 @@ foreign() { # KIND...
 # The flags by which finetune_lm finds it.
 from_pretrained() { # KIND...
     local name=$PROFILE
+    if from_random; then
+        echo "--preload=False $SIZES"
+        return
+    fi
     if foreign "$@"; then
         if [ -n "${PRETRAIN:-}" ]; then
             echo "--pretrain_path=$PRETRAIN --pretrain_id=${PRETRAIN_ID:-$(basename "$PRETRAIN")}"

@@ -135,6 +135,22 @@ def test_variables_choose(tmp_path):
     assert not any("precision" in line for line in fast) and any("--cl=3 --threads=2" in line for line in fast)
 
 
+def test_sweeps_without_pretraining(tmp_path):
+    place = elsewhere(tmp_path, SEEDS="0", PRETRAIN="none")
+    for name, models in (("bidirectional", 2), ("figure3_low_shot", 1 + 5)):
+        lines = place.plan(name)
+        made = stages(lines)
+        assert made["get_data"] == made["create_toks"] == 1 and made["finetune_lm"] == models and not made["pretrain_lm"]
+        assert all("--preload=False --emb_sz=200 --n_hid=400 --n_layers=2" in line for line in lines
+                   if "finetune_lm" in line)
+        assert not any("pretrain_path" in line for line in lines)
+    # Subwords are the dataset's own, of the size that the profile has for a pretraining corpus.
+    made = [line for line in place.plan("subword") if "create_toks" in line]
+    assert len(made) == 2 and "--bpe --sp_vocab=10000" in made[1]
+    done = place.sweep("table4_pretraining", "--print")
+    assert done.returncode == 2 and done.stdout.startswith("PRETRAIN=none: this table compares")
+
+
 def test_a_path_with_a_space_is_refused(tmp_path):
     done = elsewhere(tmp_path).sweep("table7_clas_finetuning", "--print", DATA="my data")
     assert done.returncode == 2 and done.stdout.startswith("DATA=my data: a plan is plain words")
