@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from .averages import SCRATCH, ULMFIT, baseline_name
 from .comparison import Block, entry_of
 from .paper_rows import is_row
-from .published import DATASETS
+from .published import DATASETS, Row
 from .settings import Result
 from .study import Study, shown_value
 
 SUPERVISED, SEMI_SUPERVISED, FROM_SCRATCH = "ULMFiT, supervised", "ULMFiT, semi-supervised", "from scratch"
 _SUBSETS = ("n_labels", "lm.n_labels")
+# A language model that begins with random weights is trained at rates and with a dropout of its own.
+_WITHOUT_PRETRAINING = Row("without pretraining", {"lm.preload": False}, without=("lm.*", "pre.*"))
 
 
 @dataclass
@@ -30,18 +32,25 @@ class Curves:
 def method_of(result: Result) -> str | None:
     """The curve that a result belongs to, None when it is none of Figure 3's.
 
-    Supervised: the language model read the text of the labelled subset alone; semi-supervised: all text.
+    Supervised: the language model read the text of the labelled subset alone; semi-supervised: all text. Those that
+    began with random weights are a curve of their own.
     """
     if result.run.stage == "train_baseline":
         return baseline_name(result)
     if is_row(SCRATCH, result.setting):
         return FROM_SCRATCH
-    if result.unknown or not is_row(ULMFIT, result.setting):
+    if result.unknown:
+        return None
+    if is_row(ULMFIT, result.setting):
+        pretraining = ""
+    elif is_row(_WITHOUT_PRETRAINING, result.setting):
+        pretraining = f", {_WITHOUT_PRETRAINING.name}"
+    else:
         return None
     text = result.setting.get("lm.n_labels")
     if text is None:
-        return SEMI_SUPERVISED
-    return SUPERVISED if text == "the same" else f"ULMFiT, LM on {text}"
+        return SEMI_SUPERVISED + pretraining
+    return (SUPERVISED if text == "the same" else f"ULMFiT, LM on {text}") + pretraining
 
 
 def curves(study: Study, results: list[Result]) -> list[Curves]:
@@ -75,7 +84,9 @@ def _of_dataset(dataset: str, results: list[Result]) -> Curves:
     points: dict[str, dict[int, list[Result]]] = {}
     # In the paper's order, baselines last.
     for method in sorted(methods, key=lambda name: (not name.startswith("ULMFiT"), name != FROM_SCRATCH, name)):
-        points.update(_split(method, methods[method]))
+        # What was trained on all labels alone is no curve.
+        points.update({name: by_size for name, by_size in _split(method, methods[method]).items()
+                       if any("n_labels" in result.setting for group in by_size.values() for result in group)})
     for name, by_size in points.items():
         along = _differing([result for group in by_size.values() for result in group])
         if along:

@@ -23,7 +23,6 @@ for variable in DATA SOURCE WIKI WIKI_DATA PRETRAIN RESULTS; do
     fi
 done
 DATASET=$(basename "$DATA")
-KNOWN="imdb imdb_sample trec6 ag dbpedia yelp_bi yelp_full bbc wikitext2 wikitext103"
 # Every row but full ULMFiT stops early.
 STOP=--early_stopping
 ONE_RATE="--use_discriminative=False --lr=0.001"

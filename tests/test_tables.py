@@ -126,6 +126,19 @@ def test_few_labels(whole):
     assert "missing" in made.markdown()  # no baseline was trained on all labels
 
 
+def test_few_labels_without_pretraining_are_a_curve_of_their_own(small):
+    random = small.language_model("trec6", None, "random", {"preload": False, "dropmult": 0.5,
+                                                            "use_discriminative": False})
+    named = "ULMFiT, semi-supervised, without pretraining"
+    small.classifier("trec6", random, 9, "random", {"cl": 2})
+    assert all(named not in curves.points for curves in tables.low_shot(study.load(small.folder))[1])
+    for seed in range(2):
+        subset = small.subset("trec6", 100, seed)
+        small.classifier("trec6", random, 20, "random", {"cl": 2}, seed, subset=subset)
+    [curves] = tables.low_shot(study.load(small.folder))[1]
+    assert {labels: len(results) for labels, results in curves.points[named].items()} == {100: 2, 1000: 1}
+
+
 def test_forward_and_backward_are_averaged_seed_by_seed(small):
     backward = small.pretrained(backwards=True)
     for seed in range(2):  # one seed less than forward
