@@ -131,6 +131,8 @@ class Archive:
                 continue
             if parent.record["fingerprint"] != _made_by(given["fingerprint"]):
                 return f"{parent.id} was made anew since"
+            if given.get("content", "") != _content(parent, given.get("content", "")):
+                return f"{parent.id} was made anew since, with other digits"
             if why := self.stale(parent):
                 return f"{parent.id} is stale ({why})" if "stale" not in why else why
         return None
@@ -156,6 +158,13 @@ class Archive:
 
         visit(run)
         return list(found.values())
+
+
+def _content(parent: Run, read: str) -> str:
+    """What the parent has now of what a run read of it; see `records.content_of`."""
+    if read.startswith("weights:"):
+        return records.weights_content(parent.record)
+    return records.content_of(parent.folder) if read.startswith("predictions:") else read
 
 
 def _made_by(fingerprint: str) -> str:

@@ -310,5 +310,6 @@ def lineage(flags: dict) -> Lineage:
 
 
 def _inputs(role: str, members: list[Member]) -> dict[str, Input]:
-    return {f"{role}{number}": Input(names.portable(member.folder), member.record["fingerprint"], member.id)
+    return {f"{role}{number}": Input(names.portable(member.folder), member.record["fingerprint"], member.id,
+                                     records.content_of(member.folder))
             for number, member in enumerate(members, start=1)}

@@ -25,7 +25,7 @@ def eval_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, backwa
     asked = lineage(flags)
     source, = asked.reads["classifier"]
     classifier_facts = records.read_manifest(source, made_by)
-    inputs = {"classifier": records.artefact_input(source, made_by),
+    inputs = {"classifier": records.artefact_input(source, made_by, content=True),
               "ids": records.artefact_input(folder.ids(bpe), vocab.tok2id_command(folder, bpe))}
     run = records.open_run(eval_clas, asked.run_id, flags, inputs, dataset=folder.name)
     if run.reused:

@@ -1,5 +1,6 @@
 """launch on this machine: plans that are refused, runs that fail, are cut off, and are shared by two launches."""
 
+import json
 import os
 import pty
 import signal
@@ -241,6 +242,23 @@ def test_files_that_are_gone_are_made_again_only_where_they_are_needed(base, tmp
         "to run", "done", "to run"]
     done = place.launch(f"{sample}\n{baseline}\n{other}")
     assert done.returncode == 0 and done.stdout.count("begins") == 2, done.stdout
+
+
+def test_an_evaluation_ends_with_the_digits_that_it_read(base, tmp_path):
+    place = base.copy(tmp_path, ROWS="scratch", TEST="1", CLAS="--cl=1 --bs=16 --bptt=20")
+    assert place.sweep("table7_clas_finetuning").returncode == 0
+    name = next(run for run in place.records() if "train_clas" in run)
+    manifest = next((tmp_path / "smoke" / "models").glob("clas--*scratch*/manifest.json"))
+    made = json.loads(manifest.read_text(encoding="utf-8"))
+    # As if the classifier had been made again on another kind of machine.
+    manifest.write_text(json.dumps({**made, "weights_sha256": "0" * 64}), encoding="utf-8")
+    found = table(place.sweep("table7_clas_finetuning", "--dry_run").stdout)
+    assert {run.split("--")[1] for run, state in found.items() if state != "done"} == {"eval_clas"}
+    done = place.sweep("table7_clas_finetuning")
+    assert done.returncode == 0 and done.stdout.count("begins") == 2, done.stdout  # the evaluation and the table
+    evaluation = place.records()[name.replace("train_clas", "eval_clas") + "--test"]
+    assert evaluation["inputs"]["classifier"]["content"] == "weights:" + "0" * 16
+    assert set(table(place.sweep("table7_clas_finetuning", "--status").stdout).values()) == {"done"}
 
 
 @pytest.fixture(scope="module")

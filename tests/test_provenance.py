@@ -122,6 +122,18 @@ def test_edited_records_and_inputs_made_anew(made):
         name for name, what in problems(made.folder) if "stale" in what}
 
 
+def test_predictions_of_weights_that_were_made_again(made):
+    run = CLAS.format("own")
+    evaluation = run.replace("train_clas", "eval_clas") + "--test"
+    made.save(run, weights_sha256="ab" * 32)
+    given = made.records[evaluation]["inputs"]
+    made.save(evaluation, inputs={**given, "classifier": {**given["classifier"], "content": "weights:" + "ab" * 8}})
+    assert not [what for name, what in problems(made.folder) if name == evaluation]
+    made.save(run, weights_sha256="cd" * 32)
+    assert [what for name, what in problems(made.folder) if name == evaluation] == [
+        f"stale: {run} was made anew since, with other digits"]
+
+
 def test_an_evaluation_without_confusion_or_with_another(made):
     run = "imdb--eval_clas--fwd--word--own--100--s0--test"
     made.save(run, confusion=[[20, 0], [0, 20]])

@@ -496,3 +496,23 @@ def test_sizes_come_from_the_weights_unless_typed_otherwise(tmp_path):
     assert loaded(set()) == stored == loaded({"emb_sz", "n_layers"}, emb_sz=100)
     message = refused(lambda: loaded({"emb_sz"}))
     assert "--emb_sz=400" in message and "emb_sz=100" in message
+
+
+def read_of(content: str | None) -> dict[str, Input]:
+    return {"ids": Input("data/imdb/models/a", "0123", "imdb--finetune_lm--a", content)}
+
+
+def test_what_was_read_with_other_digits_is_read_again(ask, capsys):
+    first = make(ask(inputs=read_of("weights:aa"), artefact=None), {"last": {"error": 5.0}})
+    assert first["inputs"]["ids"]["content"] == "weights:aa"
+    assert ask(inputs=read_of("weights:aa"), artefact=None).reused
+    capsys.readouterr()
+    again = ask(inputs=read_of("weights:bb"), artefact=None)
+    assert not again.reused and not again.resumed
+    assert capsys.readouterr().out == f"{RUN}: made again, as data/imdb/models/a was, with other digits\n"
+    assert make(again)["inputs"]["ids"]["content"] == "weights:bb"
+    # What an earlier version recorded, without a digest, stands as before.
+    old = record(again)
+    del old["inputs"]["ids"]["content"]
+    files.write_json(again.folder / "run.json", old)
+    assert ask(inputs=read_of("weights:cc"), artefact=None).reused

@@ -62,6 +62,14 @@ class Lineage:
         return {role: records.Input(names.portable(found[role]) if role in found else role, mark)
                 for role, mark in marks.items()}
 
+    def other_content(self, record: dict) -> str | None:
+        """The path of an input that has been made again since the record was, with other digits."""
+        for role, given in record["inputs"].items():
+            place = next((place for place in self.reads.get(role, ()) if there(place)), None)
+            if place is not None and "content" in given and given["content"] != records.content_of(place):
+                return given["path"]
+        return None
+
     def config(self, record: dict) -> dict[str, Any]:
         """The flags that enter the fingerprint.
 

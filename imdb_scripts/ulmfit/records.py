@@ -54,15 +54,18 @@ _PACKAGES = ("torch", "fastai", "spacy", "numpy", "pandas", "scikit-learn", "saf
 class Input:
     """Something a run read: `fingerprint` tells whether it is still the same.
 
-    path: as records show it. run: id of the run that made it, None for a file of the user's.
+    path: as records show it. run: id of the run that made it, None for a file of the user's. content: see
+    `content_of`; of what a run is only a reading of, so that it ends with what was read.
     """
 
     path: str
     fingerprint: str
     run: str | None = None
+    content: str | None = None
 
     def as_json(self) -> dict:
-        return {"path": self.path, "fingerprint": self.fingerprint, "run": self.run}
+        content = {"content": self.content} if self.content else {}
+        return {"path": self.path, "fingerprint": self.fingerprint, "run": self.run, **content}
 
 
 def fingerprint(stage: str, config: dict, inputs: dict[str, Input]) -> str:
@@ -84,9 +87,26 @@ def read_manifest(folder: Path, made_by: str) -> dict:
     return files.read_json(folder / MANIFEST)
 
 
-def artefact_input(folder: Path, made_by: str) -> Input:
+def artefact_input(folder: Path, made_by: str, content: bool = False) -> Input:
+    """content: whether other digits under the same fingerprint count as another input."""
     manifest = read_manifest(folder, made_by)
-    return Input(names.portable(folder), manifest["fingerprint"], manifest["run"])
+    return Input(names.portable(folder), manifest["fingerprint"], manifest["run"],
+                 content_of(folder) if content else None)
+
+
+def content_of(folder: Path) -> str:
+    """A digest of a model's weights, or of the predictions in a run's folder.
+
+    A fingerprint says what a run was asked; made again on another kind of machine, it may have other digits.
+    """
+    if (folder / "run.json").exists():
+        return f"predictions:{files.sha256(folder / 'predictions.csv')[:16]}"
+    return weights_content(files.read_json(folder / MANIFEST))
+
+
+def weights_content(model: dict) -> str:
+    """`content_of` a model, from its manifest or its record."""
+    return f"weights:{model['weights_sha256'][:16]}"
 
 
 def subset_input(path: Path) -> Input:
@@ -321,6 +341,12 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     made = files.read_json(beside) if beside is not None and beside.exists() else None
     complete = artefact is None or (made is not None and made["fingerprint"] == mark)
     replaced = overwrite or (old is not None and old["fingerprint"] != mark and left_nothing(old, folder, artefact))
+    if not replaced and old is not None and old["fingerprint"] == mark:
+        others = [given.path for role, given in inputs.items()
+                  if given.content and old["inputs"][role].get("content", given.content) != given.content]
+        if others:
+            print(f"{run_id}: made again, as {', '.join(others)} was, with other digits", flush=True)
+            replaced = True
 
     if not replaced:
         if old is not None and old["fingerprint"] == mark and old["status"] == "finished" and complete:

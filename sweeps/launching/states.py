@@ -65,6 +65,8 @@ def _recorded(run: Lineage, record: dict, gone: dict[Path, dict]) -> State:
     inputs = _inputs(run, record, gone)
     if inputs is not None and run.fingerprint(record, inputs) == record["fingerprint"]:
         match record["status"]:
+            case "finished" if other := run.other_content(record):
+                return State(Kind.MISSING, f"{other} was made again, with other digits")
             case "finished":
                 return State(Kind.DONE if _complete(run, record) else Kind.GONE)
             case "failed":
