@@ -169,21 +169,25 @@ def latex_escape(text: str) -> str:
 
 
 LATEX_HEAD = r"""\documentclass[varwidth=60cm,border=4pt]{standalone}
-% Compiles as it stands; with \usepackage{standalone,booktabs} and T1 fonts a paper can \input it.
+% Compiles as it stands; with \usepackage{standalone,booktabs,graphicx} and T1 fonts a paper can \input it: what is
+% wider than its lines is made to fit.
 \usepackage[T1]{fontenc}
-\usepackage{booktabs}
+\usepackage{booktabs,graphicx}
 \begin{document}
 """
+# Boxes of the line's width at most. Alone on its page a table has a line of 60 cm.
+_FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%" + "\n"
+_NOTE = r"\parbox{\ifdim\linewidth>24cm 24cm\else\linewidth\fi}"
 
 
 def latex(grids: Sequence[Grid], title: str, notes: Sequence[str] = ()) -> str:
     parts = [LATEX_HEAD, r"\noindent\textbf{" + latex_escape(title) + "}\n"]
     for shown in grids:
-        parts += ["\n\\medskip\\noindent " + latex_escape(shown.title) + "\n", "\n\\smallskip\\noindent\n"
+        parts += ["\n\\medskip\\noindent " + latex_escape(shown.title) + "\n", "\n\\smallskip\\noindent\n" + _FITTED
                   + r"\begin{tabular}{l" + "r" * (len(shown.heads) - 1) + "}\n" + r"\toprule" + "\n",
                   " & ".join(map(latex_escape, shown.heads)) + r" \\" + "\n" + r"\midrule" + "\n",
                   *(" & ".join(map(_latex_cell, row)) + r" \\" + "\n" for row in shown.rows),
-                  r"\bottomrule" + "\n" + r"\end{tabular}" + "\n", *(_latex_note(note) for note in shown.notes)]
+                  r"\bottomrule" + "\n" + r"\end{tabular}}" + "\n", *(_latex_note(note) for note in shown.notes)]
     return "".join([*parts, *map(_latex_note, notes), "\\end{document}\n"])
 
 
@@ -193,7 +197,7 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def _latex_note(note: str) -> str:
-    return "\n\\smallskip\\noindent\\parbox{24cm}{\\footnotesize " + latex_escape(note) + "}\n"
+    return "\n\\smallskip\\noindent" + _NOTE + "{\\footnotesize " + latex_escape(note) + "}\n"
 
 
 # -- HTML --------------------------------------------------------------------------------------------------------------

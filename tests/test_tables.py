@@ -348,6 +348,13 @@ def test_the_latex_compiles_as_it_stands(whole, tmp_path):
                               cwd=tmp_path, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stdout[-2000:]
         assert (tmp_path / f"{each.name}.pdf").stat().st_size > 1000
+    # And taken into a paper of two columns they fit.
+    (tmp_path / "paper.tex").write_text("\n".join([
+        r"\documentclass[twocolumn]{article}\usepackage[T1]{fontenc}\usepackage{standalone,booktabs,graphicx}",
+        r"\begin{document}", *(rf"\input{{{each.name}}}" for each in (made[0], made[2])), r"\end{document}"]))
+    done = subprocess.run(["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper.tex"], cwd=tmp_path,
+                          capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and "Overfull" not in done.stdout, done.stdout[-2000:]
 
 
 def test_commands_write_every_form_and_a_figure(whole, tmp_path):
