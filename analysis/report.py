@@ -46,7 +46,7 @@ dt{color:var(--soft)}dd{margin:0}code{font:.92em ui-monospace,"DejaVu Sans Mono"
 th[scope=row]{white-space:normal;min-width:6.5rem}figure{margin:.6rem 0}}
 @page{size:A4 landscape;margin:12mm}
 @media print{nav,.more{display:none}a{color:inherit;text-decoration:none}.scroll{overflow:visible}table{font-size:7pt}
-th,td{padding:.1rem .25rem}figure,tr{break-inside:avoid}h2,h3{break-after:avoid}.cards{display:none}}
+th,td{padding:.1rem .25rem;white-space:normal}figure,tr{break-inside:avoid}h2,h3{break-after:avoid}.cards{display:none}}
 """
 
 # A link to a card opens it; without scripts it is still scrolled to.
