@@ -138,15 +138,13 @@ def tables2_3_blocks(study: Study, results: list[Result]) -> list[Block]:
               and not result.unknown]
     blocks = []
     for (dataset, _, _), group in grouped(ulmfit, _is_direction).items():
-        if dataset not in DATASETS:
-            continue
         sides = [_of_direction(group, backwards) for backwards in BOTH.values()]
-        entries = [Entry(name, paper=error, note=PAPER_ONLY) for name, error in OTHER_METHODS[dataset].items()]
+        entries = [Entry(name, paper=error, note=PAPER_ONLY) for name, error in OTHER_METHODS.get(dataset, {}).items()]
         for (_, _, _), same in grouped((result for result in whole if result.run.stage == "train_baseline"
                                         and result.dataset == dataset), lambda name: False).items():
             entries.append(entry_of(baseline_name(same[0]), same, study.outcomes))
         entries += [entry_of(f"ULMFiT, {way}", side, study.outcomes) for way, side in zip(BOTH, sides)]
-        entries.append(average_entry("ULMFiT, averaged", sides, study, paper=ULMFIT_TEST[dataset], reference=True))
+        entries.append(average_entry("ULMFiT, averaged", sides, study, paper=ULMFIT_TEST.get(dataset), reference=True))
         blocks.append(Block("tables2_3", dataset, entries, _constant(group, _is_direction), main_split="test"))
     return blocks
 

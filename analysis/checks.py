@@ -188,6 +188,8 @@ def check(results_dir: str | None = None, stage: str | None = None, dataset: str
     """
     runs = archive.load(results_dir)
     chosen = listed(runs, stage, dataset, None, match)
+    if runs.runs and not chosen:
+        raise UserError("none of the runs fits these filters; `python -m analysis runs` lists them")
     found = list(findings(runs, chosen))
     for kind, run, what in found:
         if kind == PROBLEM or not quiet:

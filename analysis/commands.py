@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Sequence
 
+from ulmfit.errors import UserError
+
 if TYPE_CHECKING:
     from .comparison import Block
     from .study import Product, Study
@@ -15,11 +17,17 @@ if TYPE_CHECKING:
 _FIGURES = 6  # of one table and dataset; a sweep may have hundreds of blocks
 
 
-def _deliver(found: "Study", made: "Product", drawn: Sequence[Path], quiet: bool) -> None:
+def _part(where: str | None, backwards: bool = False, bpe: bool = False) -> str:
+    """What the files of a table of some runs have behind its name, so that they do not replace the whole one."""
+    chosen = "-" + re.sub(r"[^A-Za-z0-9_.]+", "-", where).strip("-") if where else ""
+    return "-bwd" * backwards + "-bpe" * bpe + chosen
+
+
+def _deliver(found: "Study", made: "Product", drawn: Sequence[Path], quiet: bool, dataset: str | None) -> None:
     """Writes and prints a table; the figures are written already."""
     from . import study
 
-    paths = made.write(found.tables)
+    paths = made.write(found.tables, dataset)
     if not quiet:
         print(made.plain() + "\n")
     for group in (paths, drawn):
@@ -47,7 +55,8 @@ def _paper_table(name: str, results_dir: str | None, dataset: str | None, where:
 
     found = study.load(results_dir)
     made, blocks = tables.paper_table(found, name, dataset=dataset, where=where, backwards=backwards, bpe=bpe)
-    _deliver(found, made, draw_blocks(made, blocks, found.figures), quiet)
+    made.name += _part(where, backwards, bpe)
+    _deliver(found, made, draw_blocks(made, blocks, found.figures), quiet, dataset)
 
 
 def _table_of_averages(name: str, results_dir: str | None, dataset: str | None, where: str | None, quiet: bool) -> None:
@@ -55,7 +64,8 @@ def _table_of_averages(name: str, results_dir: str | None, dataset: str | None, 
 
     found = study.load(results_dir)
     made, blocks = getattr(tables, name)(found, dataset, where)
-    _deliver(found, made, draw_blocks(made, blocks, found.figures), quiet)
+    made.name += _part(where)
+    _deliver(found, made, draw_blocks(made, blocks, found.figures), quiet, dataset)
 
 
 def table4(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
@@ -66,8 +76,8 @@ def table4(results_dir: str | None = None, dataset: str | None = None, where: st
 
     Finds the rows among the runs by the flags that they were made with. Shows error in % with spread and interval,
     the paired difference to full ULMFiT with its tests, the last and the best epoch, test beside val, and the paper's
-    numbers; writes results/tables/table4.md, .csv, .tex and bars in results/figures. Runs that differ in more than
-    seeds are never averaged: they make tables of their own.
+    numbers; writes results/tables/table4.md, .csv, .tex (with --dataset table4-DATASET.*) and bars in results/figures.
+    Runs that differ in more than seeds are never averaged: they make tables of their own.
     """
     _paper_table("table4", results_dir, dataset, where, backwards, bpe, quiet)
 
@@ -147,14 +157,15 @@ def low_shot(results_dir: str | None = None, dataset: str | None = None, where: 
 
     found = study.load(results_dir)
     made, shown = tables.low_shot(found, dataset, where)
+    made.name += _part(where)
     drawn = [path for curves in shown for path in draw_low_shot(made, curves.dataset, found.figures)]
-    _deliver(found, made, drawn, quiet)
+    _deliver(found, made, drawn, quiet, dataset)
 
 
 def draw_low_shot(made: "Product", dataset: str, folder: Path) -> list[Path]:
     from . import figures
 
-    return figures.low_shot(made.frame, folder, f"low_shot-{dataset}", dataset)
+    return figures.low_shot(made.frame, folder, f"{made.name}-{dataset}", dataset)
 
 
 def figure4(results_dir: str | None = None, dataset: str | None = None, where: str | None = None) -> None:
@@ -189,8 +200,8 @@ def ablation(by: str, results_dir: str | None = None, dataset: str | None = None
 
     found = study.load(results_dir)
     made, blocks = tables.ablation(found, by, dataset, where, stage)
-    made.name = "ablation-" + re.sub(r"[^A-Za-z0-9_]+", "-", by)
-    _deliver(found, made, draw_blocks(made, blocks, found.figures), quiet)
+    made.name = "ablation-" + re.sub(r"[^A-Za-z0-9_]+", "-", by) + _part(where)
+    _deliver(found, made, draw_blocks(made, blocks, found.figures), quiet, dataset)
 
 
 def agreement(results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
@@ -204,16 +215,23 @@ def agreement(results_dir: str | None = None, dataset: str | None = None, where:
     from . import study, tables
 
     found = study.load(results_dir)
-    _deliver(found, tables.agreement(found, dataset, where), (), quiet)
+    made = tables.agreement(found, dataset, where)
+    made.name += _part(where)
+    _deliver(found, made, (), quiet, dataset)
 
 
-def _study(results_dir: str | None, match: str | None) -> "Study":
+def _study(results_dir: str | None, dataset: str | None, match: str | None = None) -> "Study":
     """The study, with the results of the runs that `match` alone."""
-    from . import study
+    from . import selection, study
 
     found = study.load(results_dir)
+    selection.check_dataset(found, dataset)
+    found.dataset = dataset
     if match is not None:
         found.results = [result for result in found.results if match in result.run.id]
+        found.match = match
+        if len(found.archive.runs) and not any(match in run.id for run in found.archive):
+            raise UserError(f"--match={match}: it is part of no run's name; `python -m analysis runs` lists them")
         found.broken = [(result, why) for result, why in found.broken if match in result.run.id]
     return found
 
@@ -229,7 +247,7 @@ def report(results_dir: str | None = None, dataset: str | None = None, match: st
     """
     from . import report as page
 
-    found = _study(results_dir, match)
+    found = _study(results_dir, dataset, match)
     print(page.said(page.make(found, Path(output) if output else found.archive.folder / "report.html", dataset)))
 
 
@@ -243,10 +261,10 @@ def paper(results_dir: str | None = None, dataset: str | None = None, quiet: boo
     from . import paper as everything
     from . import report as page
 
-    found = _study(results_dir, None)
+    found = _study(results_dir, dataset)
     made = everything.sections(found, found.figures, dataset)
     for section in made:
-        paths = section.product.write(found.tables)
+        paths = section.product.write(found.tables, dataset)
         if not quiet:
             from . import study
 

@@ -17,7 +17,7 @@ from ulmfit.records import Input
 
 from . import statistics
 from .aligned import align
-from .archive import results_folder
+from .archive import load, results_folder
 
 
 CHOSEN_ON_VAL = "val"
@@ -239,6 +239,11 @@ def ensemble(*runs: str, results_dir: str | None = None, overwrite: bool = False
     given = parse_weights(weights, len(runs)) if weights is not None else None
     results = results_folder(results_dir)
     members = [_member(run, results) for run in runs]
+    archive = load(results)
+    for member in members:
+        run = archive.runs.get(member.id)
+        if run is not None and run.folder.resolve() == member.folder.resolve() and (why := archive.stale(run)):
+            raise UserError(f"{member.id} is stale ({why}); make it again: {member.record.get('command')} --overwrite")
     ids = [member.id for member in members]
     twice = next((name for name in ids if ids.count(name) > 1), None)
     if twice is not None:

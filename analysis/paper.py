@@ -106,8 +106,9 @@ def _confusion(found: Study, block: Block, folder: Path, name: str, title: str) 
     return figures.confusion(counts, classes, folder, name, f"{title}, {split}")
 
 
-def missing_rows(found: Section) -> list[str]:
-    """`IMDb: full, last` for the rows of a table without runs, `AG: no run` for the paper's datasets without."""
+def missing_rows(found: Section, only: str | None) -> list[str]:
+    """`IMDb: full, last` for the rows of a table without runs, `AG: no run` for the paper's datasets without, of all
+    datasets or one alone."""
     frame, lines = found.product.frame, []
     name = found.product.name
     if name not in TABLES:
@@ -116,5 +117,6 @@ def missing_rows(found: Section) -> list[str]:
         rows = list(part.loc[part["n_seeds"] == 0, "row"])
         if rows:
             lines.append(f"{dataset_title(dataset)}: {', '.join(rows)}")
-    without = [dataset for dataset in TABLES[name].reference.errors if dataset not in set(frame["dataset"])]
+    without = [dataset for dataset in TABLES[name].reference.errors
+               if only in (None, dataset) and dataset not in set(frame["dataset"])]
     return lines + [f"{DATASETS[dataset]}: no run" for dataset in without]

@@ -37,14 +37,16 @@ def commands(runs: Archive, members: list[Run]) -> list[str]:
             for given in run.record["inputs"].values() if given["run"] is None}
     for path, (dataset, mark) in read.items():
         for run in runs:
-            if run in every or run.dataset != dataset:
+            if run in every:
                 continue
-            if run.stage == "sample_train" and run.record.get("sha256", "")[:16] == mark:
+            if run.dataset == dataset and run.stage == "sample_train" and run.record.get("sha256", "")[:16] == mark:
                 # After the ids that it draws from.
                 after = max((number for number, each in enumerate(every) if each.stage == "tok2id"
                              and each.dataset == dataset), default=-1)
                 every.insert(after + 1, run)
-            elif run.stage in ("get_data", "prepare_wiki") and path.endswith(".csv"):
+            elif run.stage in ("get_data", "prepare_wiki") and (
+                    run.dataset == dataset and path.endswith(".csv")
+                    or path.startswith(f"{run.record['flags'].get('dir_path')}/")):  # fastai's weights lie in another folder
                 every.insert(0, run)
     return [command(run) for run in every]
 

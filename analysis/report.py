@@ -89,10 +89,10 @@ def page(found: Study, made: list[Section], title: str) -> str:
 def _failed(found: Study, made: list[Section]) -> str:
     lines = [f'<li class="bad">{html.escape(line)}</li>' for line in found.archive.unreadable]
     for run in found.archive:
-        if problem := found.archive.problem(run):
+        if found.concerns(run) and (problem := found.archive.problem(run)):
             lines.append(f'<li>{_link(run.id)}: <span class="bad">{html.escape(problem)}</span></li>')
     gaps = [f"<li>{html.escape(section.product.title)}: {html.escape('; '.join(rows))}</li>"
-            for section in made if (rows := missing_rows(section))]
+            for section in made if (rows := missing_rows(section, found.dataset))]
     gaps += [f"<li>{html.escape(section.product.title)}: {html.escape(section.product.notes[0])}</li>"
              for section in made if not section.product.grids]
     none = "<p>None: every run here is finished and stands.</p>"
@@ -125,7 +125,7 @@ def _shown_runs(found: Study, made: list[Section]) -> dict[str, Run]:
     """The runs that have a card: those behind a number, those that do not stand, and all that these descend from."""
     wanted = [run for section in made for shown in section.product.grids for row in shown.rows
               for cell in row for run in cell.runs]
-    wanted += [run.id for run in found.archive if found.archive.problem(run)]
+    wanted += [run.id for run in found.archive if found.concerns(run) and found.archive.problem(run)]
     chosen: dict[str, Run] = {}
     for run in dict.fromkeys(wanted):
         for each in (*found.archive.ancestors(found.archive.get(run)), found.archive.get(run)):

@@ -2,9 +2,11 @@
 
 from typing import Iterable
 
+from ulmfit.corpus import shortened
 from ulmfit.errors import UsageError, UserError
 
 from .settings import Result
+from .study import Study
 
 
 def conditions(where: str | None) -> list[tuple[str, str]]:
@@ -38,17 +40,34 @@ def check_names(wanted: Iterable[str], results: list[Result], flag: str) -> None
                             f"of create_toks toks.")
 
 
-def select(results: list[Result], dataset: str | None = None, where: str | None = None,
+def select(study: Study, dataset: str | None = None, where: str | None = None,
            stages: tuple[str, ...] = ("train_clas", "train_baseline")) -> list[Result]:
-    """The results on a dataset whose flags have the values in `where`, defaults included."""
+    """The results on a dataset whose flags have the values in `where`, defaults included.
+
+    Raises UserError for a dataset without a run, and for values that no result has.
+    """
     pairs = conditions(where)
-    chosen = [result for result in results if dataset in (None, result.dataset) and result.run.stage in stages]
+    check_dataset(study, dataset)
+    chosen = [result for result in study.results if dataset in (None, result.dataset) and result.run.stage in stages]
     check_names([name for name, _ in pairs], chosen, "where")
-    return [result for result in chosen if all(_is(result.value(name), value) for name, value in pairs)]
+    found = [result for result in chosen if all(_is(result.value(name), value) for name, value in pairs)]
+    if chosen and not found:
+        there = (f"{name} is " + shortened(sorted({str(result.value(name)) for result in chosen})) for name, _ in pairs)
+        raise UserError(f"--where={where}: no run has these values; {'; '.join(there)} here")
+    return found
+
+
+def check_dataset(study: Study, dataset: str | None) -> None:
+    """Raises UserError for a dataset of which there is no run, where there are runs."""
+    known = {run.dataset for run in study.archive if run.dataset}
+    if dataset is not None and known and dataset not in known:
+        raise UserError(f"--dataset={dataset}: no run is of it; there are runs of {shortened(sorted(known))}")
 
 
 def _is(value: object, typed: str) -> bool:
-    if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool)):
+    if isinstance(value, bool):
+        return str(value).lower() == typed.lower()
+    if isinstance(value, (float, int)):
         try:
             return float(typed) == value
         except ValueError:

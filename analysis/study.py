@@ -9,7 +9,7 @@ import pandas as pd
 from ulmfit import files, names
 
 from . import archive, rendering, settings
-from .archive import Archive
+from .archive import Archive, Run
 from .comparison import Block, frame_of
 from .outcomes import Outcomes
 from .rendering import Grid
@@ -18,12 +18,21 @@ from .settings import Result
 
 @dataclass
 class Study:
-    """The runs of a results folder, the results that stand, those that do not with why, and what they predicted."""
+    """The runs of a results folder, the results that stand, those that do not with why, and what they predicted.
+
+    dataset, match: the dataset, and a part of the id, of the runs that a report was asked for; None: all of them.
+    """
 
     archive: Archive
     results: list[Result]
     broken: list[tuple[Result, str]]
     outcomes: Outcomes = field(default_factory=Outcomes)
+    dataset: str | None = None
+    match: str | None = None
+
+    def concerns(self, run: Run) -> bool:
+        """Whether a run is one of those chosen."""
+        return self.dataset in (None, run.dataset) and (self.match is None or self.match in run.id)
 
     @property
     def tables(self) -> Path:
@@ -61,11 +70,12 @@ class Product:
         """For a terminal: without what stays constant, which the files have."""
         return "\n".join([self.title, *map(rendering.plain, self.grids), *self.notes])
 
-    def write(self, folder: Path) -> list[Path]:
-        """Writes NAME.md, NAME.csv and NAME.tex. Returns their paths."""
+    def write(self, folder: Path, dataset: str | None = None) -> list[Path]:
+        """Writes NAME.md, NAME.csv and NAME.tex, of one dataset alone NAME-DATASET.*. Returns their paths."""
+        stem = self.name + (f"-{dataset}" if dataset else "")
         texts = {"md": self.markdown(), "csv": self.frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
                  "tex": rendering.latex(self.grids, self.title, self.notes)}
-        paths = [folder / f"{self.name}.{ending}" for ending in texts]
+        paths = [folder / f"{stem}.{ending}" for ending in texts]
         for path, text in zip(paths, texts.values()):
             files.write_text(path, text)
         return paths

@@ -17,7 +17,7 @@ def paper_table(study: Study, name: str, *, dataset: str | None = None, where: s
                 backwards: bool = False, bpe: bool = False) -> tuple[Product, list[Block]]:
     """Table 4, 5, 6 or 7 on val, test beside it."""
     table = TABLES[name]
-    chosen = select(study.results, dataset, where)
+    chosen = select(study, dataset, where)
     broken = [(result, why) for result, why in study.broken if dataset in (None, result.dataset)]
     blocks, left_out = paper_rows.blocks(table, chosen, broken, study.outcomes, backwards, bpe)
     notes = ["Note: the paper's numbers are validation errors of one run with larger models and more pretraining.",
@@ -27,20 +27,20 @@ def paper_table(study: Study, name: str, *, dataset: str | None = None, where: s
 
 
 def bidirectional(study: Study, dataset: str | None = None, where: str | None = None) -> tuple[Product, list[Block]]:
-    blocks = averages.bidirectional_blocks(study, select(study.results, dataset, where))
+    blocks = averages.bidirectional_blocks(study, select(study, dataset, where))
     return product("bidirectional", "Forward, backward, and the average of their probabilities", blocks,
                    notes=["The paper's numbers are test errors on IMDb."],
                    empty="no classifier was trained in both directions with the same flags"), blocks
 
 
 def subword(study: Study, dataset: str | None = None, where: str | None = None) -> tuple[Product, list[Block]]:
-    blocks = averages.subword_blocks(study, select(study.results, dataset, where))
+    blocks = averages.subword_blocks(study, select(study, dataset, where))
     return product("subword", "Words, subwords, and averages of their probabilities", blocks,
                    empty="no classifier was trained on words and subwords with the same flags"), blocks
 
 
 def tables2_3(study: Study, dataset: str | None = None, where: str | None = None) -> tuple[Product, list[Block]]:
-    blocks = averages.tables2_3_blocks(study, select(study.results, dataset, where))
+    blocks = averages.tables2_3_blocks(study, select(study, dataset, where))
     return product("tables2_3", "Tables 2 and 3: test error", blocks,
                    notes=["The paper's ULMFiT averages forward and backward."],
                    empty="no full ULMFiT on all labels"), blocks
@@ -49,7 +49,7 @@ def tables2_3(study: Study, dataset: str | None = None, where: str | None = None
 def low_shot(study: Study, dataset: str | None = None, where: str | None = None) \
         -> tuple[Product, list[low_shot_curves.Curves]]:
     """Figure 3 as a table: a block for each number of labels."""
-    shown = low_shot_curves.curves(study, select(study.results, dataset, where))
+    shown = low_shot_curves.curves(study, select(study, dataset, where))
     blocks = [block for curves in shown for block in low_shot_curves.blocks(study, curves)]
     made = product("low_shot", "Few labels: error against the number of labelled documents", blocks,
                    notes=[note for curves in shown for note in curves.notes],
@@ -82,7 +82,7 @@ def ablation(study: Study, by: str, dataset: str | None = None, where: str | Non
     if stage not in ("train_clas", "train_baseline"):
         raise UsageError(f"--stage={stage!r}: ablation tables errors of train_clas or train_baseline")
     flags = [flag.strip() for flag in by.split(",") if flag.strip()]
-    blocks = ablations.blocks(study, select(study.results, dataset, where, (stage,)), flags)
+    blocks = ablations.blocks(study, select(study, dataset, where, (stage,)), flags)
     return product("ablation", f"Ablation by {', '.join(flags)}", blocks, empty="no run is left"), blocks
 
 

@@ -91,6 +91,15 @@ from_random() {
     [ "${PRETRAIN:-}" = none ]
 }
 
+# Called by the sweeps whose rows are all pretrained.
+needs_pretraining() {
+    if from_random; then
+        echo "PRETRAIN=none: the rows of $(basename "$0" .sh) are pretrained; without pretraining there are" \
+            "bidirectional, subword and figure3_low_shot" >&2
+        exit 2
+    fi
+}
+
 # The pretrained language model: the user's (PRETRAIN), fastai's (WEIGHTS), or our own of the corpus. Its kind is words
 # or --bpe, forward or --backwards, and AWD-LSTM or `vanilla`.
 pretrained() { # KIND...

@@ -35,6 +35,8 @@ plan() {
             fi
             if wanted linear; then
                 stage train_baseline "--dir_path=$DATA" "--seed=$seed" "--train_file_id=$subset"
+                [ -z "${TEST:-}" ] || stage train_baseline "--dir_path=$DATA" "--seed=$seed" \
+                    "--train_file_id=$subset" --split=test
             fi
         done
     done
@@ -44,8 +46,9 @@ plan() {
 classifier_on() { # SUBSET ID FLAGS...
     local subset=$1 id=$2
     shift 2
-    stage train_clas "--dir_path=$DATA" "--lm_id=$PROFILE" "--clas_id=$PROFILE-$id" "--seed=$seed" \
-        "--train_file_id=$subset" "$CLAS" "$@"
+    local who=("--dir_path=$DATA" "--lm_id=$PROFILE" "--clas_id=$PROFILE-$id" "--seed=$seed" "--train_file_id=$subset")
+    stage train_clas "${who[@]}" "$CLAS" "$@"
+    [ -z "${TEST:-}" ] || stage eval_clas "${who[@]}" --split=test
 }
 
 # The sizes that the dataset has labels for. They are known once it is numericalized; before that all are taken.

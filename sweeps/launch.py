@@ -43,7 +43,7 @@ def launch(plan_file="-", gpus=None, slots=None, backend="local", slurm_file=Non
         found = states.survey(steps, alive, retry_failed)
         expected = None
         if dry_run:
-            past, device = estimates.read_past(results), "cuda" if chosen else "cpu"
+            past, device = estimates.known_past(results), "cuda" if chosen else "cpu"
             expected = {step: estimates.seconds(step.run, past, device) for step in steps if step.run}
         print("\n".join(view.plan_table(steps, found, expected, len(places))))
         return

@@ -6,10 +6,7 @@
 # measured: an hour for TREC-6, a day for IMDb.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 TABLE_ROWS="without with"
-if from_random; then
-    echo "PRETRAIN=none: this table compares with and without pretraining; leave the variable out" >&2
-    exit 2
-fi
+needs_pretraining
 
 plan() {
     local seed

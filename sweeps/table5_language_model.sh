@@ -5,6 +5,7 @@
 # `small` on 2 cores with bfloat16, by the records of TREC-6: 11 minutes. At `paper` on one GPU, estimated and not
 # measured: an hour for TREC-6 and a day for IMDb, and days for the vanilla pretraining on WikiText-103.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+needs_pretraining
 TABLE_ROWS="vanilla awd_lstm"
 
 plan() {

@@ -5,6 +5,7 @@
 # besides pretraining, at `small` on 2 cores with bfloat16, measured on TREC-6: 20 minutes. At `paper` on one GPU,
 # estimated and not measured: two hours for TREC-6, two days for IMDb.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+needs_pretraining
 TABLE_ROWS="none full full_discr full_discr_stlr"
 
 # The flags of a row's language model.

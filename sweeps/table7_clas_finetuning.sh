@@ -5,6 +5,7 @@
 # `small` on 2 cores with bfloat16, measured on TREC-6 beside other work: 37 minutes. At `paper` on one GPU, estimated
 # and not measured: two hours for TREC-6, four days for IMDb.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+needs_pretraining
 TABLE_ROWS="scratch full full_discr last chain_thaw freez freez_discr freez_stlr freez_cos freez_discr_stlr"
 
 # The flags of a row's classifier.

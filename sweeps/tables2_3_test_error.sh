@@ -6,6 +6,11 @@
 # records of TREC-6: 11 minutes a dataset of its size. At `paper` on one GPU, estimated and not measured: an hour for
 # TREC-6, two days for IMDb.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+needs_pretraining
+if [ -n "${SOURCE:-}" ] && [[ "${DATASETS:-}" = *[[:space:]]* ]]; then
+    echo "SOURCE=$SOURCE: the folders in DATASETS have a source each; call get_data for them first" >&2
+    exit 2
+fi
 
 plan() {
     local folder

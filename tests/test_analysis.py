@@ -284,8 +284,8 @@ def test_weights_are_chosen_on_validation_alone(tmp_path):
     said = refusal(*on_val, results_dir=str(tmp_path), weights="val")
     assert "may not be chosen on what they are measured on" in said
     made.save(on_val[0], fingerprint="0" * 16)
-    assert "does not hold the validation predictions" in refusal(*runs, results_dir=str(tmp_path), weights="val",
-                                                                 overwrite=True)
+    said = refusal(*runs, results_dir=str(tmp_path), weights="val", overwrite=True)
+    assert f"{runs[0]} is stale ({on_val[0]} was made anew since)" in said
 
 
 def test_the_gain_has_an_interval_and_mcnemars_test(tmp_path):

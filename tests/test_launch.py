@@ -113,15 +113,21 @@ def test_slots(monkeypatch):
         assert machine.gpu_slots(None) == []
 
 
-def test_a_slot_is_one_launchs_alone(tmp_path):
+def test_gpus_that_are_not_there_are_refused(monkeypatch):
+    monkeypatch.setattr(machine, "_listed_gpus", lambda: ["0", "1"])
+    assert machine.gpu_slots("0 1") == ["0", "1"] and machine.gpu_slots("GPU-7f3a") == ["GPU-7f3a"]
+    with pytest.raises(UsageError, match="nvidia-smi lists the GPUs 0 1, and no 9"):
+        machine.gpu_slots("0 9")
+
+
+def test_a_slot_is_one_launchs_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     assert [slot.name for slot in machine.slots_of(["1", "3"], 4)] == ["gpu1", "gpu3"]
     first, second = machine.slots_of([], 2)
-    lock = first.acquire(tmp_path)
-    assert lock is not None and first.acquire(tmp_path) is None
-    other = second.acquire(tmp_path)
-    assert other is not None and first.acquire(tmp_path / "elsewhere") is not None
+    lock = first.acquire()
+    assert lock is not None and first.acquire() is None and second.acquire() is not None
     lock.close()
-    assert first.acquire(tmp_path) is not None
+    assert first.acquire() is not None
 
 
 def test_the_end_of_a_plan(tmp_path):

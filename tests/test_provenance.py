@@ -79,6 +79,17 @@ def test_show_goes_down_to_the_csv(made):
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
 
 
+def test_show_names_what_fetched_weights_of_another_folder(tmp_path):
+    made = Made(tmp_path)
+    made.corpus("imdb")
+    made.run("get_data", "wt103--get_data", {"name": "wt103", "dir_path": "data/wt103"}, {})
+    model = made.language_model("imdb", None)
+    given = made.records[model]["inputs"]
+    made.save(model, inputs={**given, "pretrained": {"path": "data/wt103/wt103-fwd.tgz", "fingerprint": "12", "run": None}})
+    runs = archive.load(tmp_path)
+    assert "get_data.py" in provenance.commands(runs, provenance.chain(runs, runs.get(model)))[0]
+
+
 # -- check -------------------------------------------------------------------------------------------------------------
 
 def problems(folder):

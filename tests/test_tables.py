@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import sklearn.metrics
 from analysis import rendering, study, tables
+from analysis.selection import select
 from analysis.rendering import Cell, Grid
 from conftest import ROOT
 from flow import interpret
@@ -363,10 +364,23 @@ def test_commands_write_every_form_and_a_figure(whole, tmp_path):
                           cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "no LM fine-tuning" in done.stdout and "IMDb" not in done.stdout
-    assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == ["table6.csv", "table6.md", "table6.tex"]
+    assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == [
+        "table6-trec6.csv", "table6-trec6.md", "table6-trec6.tex"]
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["table6-trec6.pdf", "table6-trec6.png"]
-    done = interpret(["-m", "analysis", "table6", f"--results_dir={tmp_path}", "--where=x=1"])
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
+    # A table of some of the runs leaves the others' where it is.
+    before = {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
+    done = interpret(["-m", "analysis", "table6", f"--results_dir={tmp_path}", "--where=lm.cl=15", "--quiet"])
+    assert done.returncode == 0 and "/table6-lm.cl-15.md, table6-lm.cl-15.csv" in done.stdout
+    assert {path: path.read_bytes() for path in before} == before
+    for flags, said in ((["--where=x=1"], "x is a flag of none of these runs"),
+                        (["--where=lm.cl=99"], "no run has these values; lm.cl is "),
+                        (["--dataset=trec"], "no run is of it; there are runs of ")):
+        done = interpret(["-m", "analysis", "table6", f"--results_dir={tmp_path}", *flags])
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and said in done.stderr
+    assert len(select(study.load(tmp_path), where="lm.notrain=true")) > 0
+    for command in (["check", "--match=typo"], ["report", "--match=typo"], ["report", "--dataset=trec"]):
+        done = interpret(["-m", "analysis", *command, f"--results_dir={tmp_path}"])
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, command
 
 
 def test_an_empty_folder_has_empty_tables(tmp_path):

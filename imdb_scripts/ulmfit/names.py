@@ -16,8 +16,10 @@ A name is its fields joined by `--`, which no field may contain, so that two run
 id, training subset or seed never share a file.
 """
 
+import os
 import re
 import shlex
+import tempfile
 from pathlib import Path
 
 from .errors import UsageError, UserError
@@ -199,9 +201,11 @@ def launch_log(results_dir: Path, run: str) -> Path:
     return results_dir / "launch" / "logs" / f"{run}.log"
 
 
-def launch_slot(results_dir: Path, host: str, slot: str) -> Path:
-    """The file that a launch locks for as long as it uses a GPU, or one of the groups of CPU cores, of a host."""
-    return results_dir / "launch" / "slots" / f"{host}-{slot}"
+def launch_slot(slot: str) -> Path:
+    """The file that a launch locks for as long as it uses a GPU, or one of the groups of CPU cores, of this machine;
+    the same for all of a user's checkouts and results folders."""
+    folder = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    return Path(folder) / f"ulmfit-ablations-{os.getuid()}" / slot
 
 
 def launch_claim(results_dir: Path, run: str) -> Path:

@@ -80,6 +80,16 @@ def read_past(results: Path) -> Past:
     return Past(runs, splits)
 
 
+def known_past(results: Path) -> Past:
+    """The past of a results folder; the project's records, which come with it, tell of stages that have none there."""
+    own = read_past(results)
+    project = names.project_root() / "results"
+    if results.resolve() == project.resolve():
+        return own
+    theirs, known = read_past(project), {run.stage for run in own.runs}
+    return Past(own.runs + [run for run in theirs.runs if run.stage not in known], theirs.splits | own.splits)
+
+
 def _corpus(dataset: str, flags: Mapping) -> Corpus:
     return Corpus(dataset, names.unit(bool(flags.get("bpe"))), flags.get("train_file_id") or "")
 

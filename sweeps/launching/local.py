@@ -51,8 +51,8 @@ class Launch:
     def __init__(self, steps: list[Step], results: Path, slots: list[Slot], view: View, retry_failed: bool):
         self.steps, self.results, self.free, self.view = steps, results, list(slots), view
         self.retry_failed = retry_failed
-        self.past = estimates.read_past(results)
-        self.device = "cpu" if slots[0].gpu is None else "cuda"
+        past, device = estimates.known_past(results), "cpu" if slots[0].gpu is None else "cuda"
+        self.expected = {step: estimates.seconds(step.run, past, device) for step in steps if step.run}
         self.running: dict[Step, Running] = {}
         self.ended: dict[Step, State] = {}
         self.elsewhere: set[Step] = set()
@@ -151,7 +151,7 @@ class Launch:
     def _free_slot(self) -> tuple[Slot | None, IO | None]:
         """A slot that no launch uses, and its lock."""
         for slot in self.free:
-            lock = slot.acquire(self.results)
+            lock = slot.acquire()
             if lock is not None:
                 self.free.remove(slot)
                 return slot, lock
@@ -223,11 +223,10 @@ class Launch:
         for step in self.steps:
             if step in self.ended or step.run is None:
                 continue
-            expected = estimates.seconds(step.run, self.past, self.device)
-            if expected is None:
+            if self.expected[step] is None:
                 return None
             running = self.running.get(step)
-            left[step] = max(0.0, expected - (now - running.began if running else 0.0))
+            left[step] = max(0.0, self.expected[step] - (now - running.began if running else 0.0))
         return estimates.until_the_end(self.steps, left, len(self.free) + len(self.running))
 
 

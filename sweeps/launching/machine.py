@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,9 @@ class Slot:
     name: str
     gpu: str | None = None
 
-    def acquire(self, results: Path) -> IO | None:
-        """Locks it against other launches of these results on this machine; None when one of them uses it."""
-        return locks.acquire(names.launch_slot(results, socket.gethostname(), self.name))
+    def acquire(self) -> IO | None:
+        """Locks it against the user's other launches on this machine; None when one of them uses it."""
+        return locks.acquire(names.launch_slot(self.name))
 
 
 def slots_of(gpus: Sequence[str], cpu_count: int) -> list[Slot]:
@@ -43,6 +42,11 @@ def visible_gpus() -> list[str]:
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [gpu.strip() for gpu in chosen.split(",") if gpu.strip() not in ("", "-1")]
+    return _listed_gpus()
+
+
+def _listed_gpus() -> list[str]:
+    """The numbers of the machine's GPUs by nvidia-smi, none where it is not there."""
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
@@ -53,7 +57,8 @@ def visible_gpus() -> list[str]:
 def gpu_slots(gpus: str | None) -> list[str]:
     """The GPUs to run on, as CUDA_VISIBLE_DEVICES names them; empty: run on the CPU.
 
-    gpus: `0 1` or `0,1`, `none`, or None for every visible one. Raises UsageError when one comes twice.
+    gpus: `0 1` or `0,1`, `none`, or None for every visible one. Raises UsageError when one comes twice, or is none of
+    those that nvidia-smi lists.
     """
     if gpus is None:
         return visible_gpus()
@@ -62,6 +67,10 @@ def gpu_slots(gpus: str | None) -> list[str]:
         return []
     if not chosen or len(set(chosen)) < len(chosen):
         raise UsageError(f"--gpus={gpus!r}: expected the numbers of GPUs, each once, as '0 1', or {NO_GPU}")
+    listed = _listed_gpus()
+    absent = [gpu for gpu in chosen if listed and gpu.isdigit() and gpu not in listed]
+    if absent:
+        raise UsageError(f"--gpus={gpus!r}: nvidia-smi lists the GPUs {' '.join(listed)}, and no {absent[0]}")
     return chosen
 
 

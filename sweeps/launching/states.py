@@ -135,9 +135,12 @@ def alive_here(run: Lineage, record: dict | None) -> State | None:
     if record is None or record["status"] != "running":
         return None
     session = record["sessions"][-1]
-    if session["host"] != socket.gethostname() or not Path(f"/proc/{session['pid']}").exists():
+    here = session["host"] == socket.gethostname()
+    if here and not Path(f"/proc/{session['pid']}").exists():
         return None
-    return State(Kind.RUNNING, f"process {session['pid']}{_progress(record)}") if made_elsewhere(run) else None
+    # Of another machine's process only the lock tells, on a file system that both share.
+    place = "" if here else f" on {session['host']}"
+    return State(Kind.RUNNING, f"process {session['pid']}{place}{_progress(record)}") if made_elsewhere(run) else None
 
 
 def _results(run: Lineage) -> Path:
