@@ -237,18 +237,18 @@ def _study(results_dir: str | None, dataset: str | None, match: str | None = Non
 
 
 def report(results_dir: str | None = None, dataset: str | None = None, match: str | None = None,
-           output: str | None = None) -> None:
+           output: str | None = None, by: str | None = None) -> None:
     """One HTML page with all tables and figures, a card for every run behind a number, and what failed or is missing.
 
-    Example: python -m analysis report --match=--lr0.01-- --output=sweep.html
+    Example: python -m analysis report --dataset=imdb --by=lr --output=sweep.html
 
     Self-contained: it opens offline, on a phone too, and prints. Without --output, results/report.html; --dataset and
-    --match make the page of a sweep.
+    --match (a part of the runs' names) make the page of a sweep; --by adds the table of your own, as `ablation`.
     """
     from . import report as page
 
     found = _study(results_dir, dataset, match)
-    print(page.said(page.make(found, Path(output) if output else found.archive.folder / "report.html", dataset)))
+    print(page.said(page.make(found, Path(output) if output else found.archive.folder / "report.html", by)))
 
 
 def paper(results_dir: str | None = None, dataset: str | None = None, quiet: bool = False) -> None:
@@ -262,7 +262,7 @@ def paper(results_dir: str | None = None, dataset: str | None = None, quiet: boo
     from . import report as page
 
     found = _study(results_dir, dataset)
-    made = everything.sections(found, found.figures, dataset)
+    made = everything.sections(found, found.figures)
     for section in made:
         paths = section.product.write(found.tables, dataset)
         if not quiet:

@@ -26,9 +26,13 @@ class Section:
     images: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def sections(found: Study, folder: Path, dataset: str | None = None) -> list[Section]:
-    """Makes every table, and every figure in `folder`."""
-    made = []
+def sections(found: Study, folder: Path, by: str | None = None) -> list[Section]:
+    """Makes every table, and every figure in `folder`; first that of the user's own sweep, by the flags in `by`."""
+    made, dataset = [], found.dataset
+    if by is not None:
+        product, blocks = tables.ablation(found, by, dataset)
+        drawn = commands.draw_blocks(product, blocks, folder)
+        made.append(Section(product, _images(drawn, f"{product.title}: bars")))
     for make in (tables.tables2_3, *(lambda study, of, name=name: tables.paper_table(study, name, dataset=of)
                                      for name in TABLES), tables.bidirectional, tables.subword):
         product, blocks = make(found, dataset)

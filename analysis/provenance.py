@@ -44,9 +44,10 @@ def commands(runs: Archive, members: list[Run]) -> list[str]:
                 after = max((number for number, each in enumerate(every) if each.stage == "tok2id"
                              and each.dataset == dataset), default=-1)
                 every.insert(after + 1, run)
+            # fastai's weights lie in a folder of their own.
             elif run.stage in ("get_data", "prepare_wiki") and (
                     run.dataset == dataset and path.endswith(".csv")
-                    or path.startswith(f"{run.record['flags'].get('dir_path')}/")):  # fastai's weights lie in another folder
+                    or path.startswith(f"{run.record['flags'].get('dir_path')}/")):
                 every.insert(0, run)
     return [command(run) for run in every]
 

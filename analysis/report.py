@@ -152,10 +152,10 @@ def write(found: Study, made: list[Section], path: Path, title: str) -> Path:
     return path
 
 
-def make(found: Study, output: Path, dataset: str | None = None, title: str = "ULMFiT ablations") -> Path:
+def make(found: Study, output: Path, by: str | None = None, title: str = "ULMFiT ablations") -> Path:
     """The page alone: its figures are drawn into a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
-        return write(found, sections(found, Path(folder), dataset), output, title)
+        return write(found, sections(found, Path(folder), by), output, title)
 
 
 def said(path: Path) -> str:

@@ -137,6 +137,18 @@ def test_the_page_of_nothing(tmp_path):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser (Debian's chromium)")
+def test_the_page_of_a_users_own_sweep(tmp_path):
+    made = Made(tmp_path, documents=60)
+    made.corpus("own")
+    model = made.language_model("own", made.pretrained())
+    for lr, error in ((0.01, 10), (0.02, 20)):
+        made.classifier("own", model, error, f"lr{lr}", {"lr": lr})
+    found = study.load(tmp_path)
+    found.dataset = "own"
+    page = report.make(found, tmp_path / "own.html", by="lr").read_text()
+    assert page.index("Ablation by lr") < page.index("Tables 2 and 3") and "IMDb: no run" not in page
+
+
 def test_in_a_browser(page, made, tmp_path):
     """No message on the console, a link to a card opens it, nothing is wider than a phone's screen, and the cells that
     the browser has are those of the csv."""
