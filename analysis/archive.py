@@ -161,10 +161,13 @@ class Archive:
 
 
 def _content(parent: Run, read: str) -> str:
-    """What the parent has now of what a run read of it; see `records.content_of`."""
-    if read.startswith("weights:"):
+    """What the parent has now of what a run read of it (see `records.content_of`); while it is being made again, what
+    was read."""
+    if read.startswith("weights:") and "weights_sha256" in parent.record:
         return records.weights_content(parent.record)
-    return records.content_of(parent.folder) if read.startswith("predictions:") else read
+    if read.startswith("predictions:") and (parent.folder / "predictions.csv").exists():
+        return records.content_of(parent.folder)
+    return read
 
 
 def _made_by(fingerprint: str) -> str:

@@ -143,6 +143,9 @@ def test_predictions_of_weights_that_were_made_again(made):
     made.save(run, weights_sha256="cd" * 32)
     assert [what for name, what in problems(made.folder) if name == evaluation] == [
         f"stale: {run} was made anew since, with other digits"]
+    del made.records[run]["weights_sha256"]  # while it is being made again
+    made.save(run)
+    assert not [what for name, what in problems(made.folder) if name == evaluation and "digits" in what]
 
 
 def test_an_evaluation_without_confusion_or_with_another(made):
