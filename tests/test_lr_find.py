@@ -164,8 +164,8 @@ def test_from_the_command_line(data):
 
 
 def test_it_stops_when_the_loss_diverges_and_says_when_that_was_too_early(data):
-    common = {**where(data), **SMALL, **SIZES, "kind": "lm", "from_scratch": True}
-    flow.call("lr_find", **common, lm_id="stops", end_lr=1e4, num_it=100)
+    common = {**where(data), **SMALL, **SIZES, "kind": "lm", "from_scratch": True, "precision": "full"}
+    flow.call("lr_find", **common, lm_id="stops", end_lr=1e7, num_it=100)
     curve = curve_of(data, "lm", "stops")
     assert len(curve["lr"]) < 100
     lowest = np.minimum.accumulate(curve["smoothed_loss"])
@@ -173,7 +173,7 @@ def test_it_stops_when_the_loss_diverges_and_says_when_that_was_too_early(data):
     assert over[-1] and not over[:-1].any()
 
     # Without that stop the losses end as no numbers; the record must hold some.
-    flow.call("lr_find", **common, precision="full", lm_id="on", end_lr=1e30, num_it=60, stop_div=False, clip=0)
+    flow.call("lr_find", **common, lm_id="on", end_lr=1e30, num_it=60, stop_div=False, clip=0)
     assert not np.isfinite(curve_of(data, "lm", "on")["smoothed_loss"][-1])
     metrics = flow.record(data / "results", RUN.format(kind="lm", name="on"))["metrics"]
     assert all(np.isfinite(value) for value in metrics.values())
