@@ -8,11 +8,12 @@ import importlib.util
 import re
 import sys
 from collections import defaultdict
-from itertools import chain, islice
+from itertools import chain, compress, count, filterfalse, islice
 from operator import eq
 from pathlib import Path
 from typing import Iterable, Iterator, Sequence
 
+from .affixes import PlainPieces
 from .errors import UsageError, UserError
 from .tokens import BOS, SPECIAL_TOKENS, decode_line, encode_line, join_fields, text_rules
 
@@ -49,7 +50,9 @@ class _Pieces(dict):
         super().__init__()
         self.lang, self.capacity, self.characters = lang, capacity, 0
         self.tokenizer = _spacy_tokenizer(lang)
-        self.endings = _endings_before(self.tokenizer)
+        patterns = _patterns_of_cases(self.tokenizer)
+        self.endings = _endings_before(patterns)
+        self.plain = PlainPieces(self.tokenizer, patterns)
 
     def forget(self) -> None:
         if self.characters >= self.capacity:
@@ -58,13 +61,16 @@ class _Pieces(dict):
             self.tokenizer = _spacy_tokenizer(self.lang)
 
     def learn(self, pieces: Iterable[str]) -> None:
-        """Has spaCy tokenize those that are not known, as one text with spaces between them where that is exact."""
-        together: dict[str, tuple[str, ...]] = {}
+        """Tokenizes those that are not known: plain ones here, the others by spaCy, as one text with spaces between them
+        where that is exact."""
+        unknown = dict.fromkeys(filterfalse(self.__contains__, pieces))
+        self.characters += sum(map(len, unknown))
+        plain, together = [], {}
         previous = ""
-        for piece in dict.fromkeys(pieces):
-            if piece in self:
+        for piece in unknown:
+            if self.plain.is_plain(piece):
+                plain.append(piece)
                 continue
-            self.characters += len(piece)
             endings = self._endings(piece)
             if piece.split() != [piece]:
                 # The post rule of fastai: no token holds a plain space.
@@ -77,6 +83,9 @@ class _Pieces(dict):
             previous = piece
         if together:
             self._learn_together(together)
+        # The first token of one that begins with its word is in no special case.
+        self.update((piece, (line, () if piece[0].isalnum() else self._endings(piece)))
+                    for piece, line in zip(plain, self.plain.lines(plain), strict=True))
 
     def _learn_together(self, pieces: dict[str, tuple[str, ...]]) -> None:
         """pieces: without white space, each with its endings, which the one before it does not have."""
@@ -87,9 +96,9 @@ class _Pieces(dict):
 
     def _endings(self, piece: str) -> tuple[str, ...]:
         # No special case of several tokens holds one of these; `:x` is one, and `: xxmaj` common.
-        if piece in SPECIAL_TOKENS:
+        if piece in SPECIAL_TOKENS or piece[0] not in self.endings:
             return ()
-        return tuple(ending for beginning, endings in self.endings.get(piece[0], ())
+        return tuple(ending for beginning, endings in self.endings[piece[0]]
                      if piece.startswith(beginning) for ending in endings)
 
 
@@ -129,20 +138,24 @@ def _spacy_tokenizer(lang: str):
     return tokenizer
 
 
-def _endings_before(tokenizer) -> dict[str, list[tuple[str, list[str]]]]:
-    """First character -> [(beginning of a piece, endings of the piece before it)] that a special case could join.
-
-    spaCy looks for its special cases (emoticons, abbreviations) among the tokens of the whole document, so that one
-    can match across a space. It then needs two neighbouring tokens of its pattern on either side.
-    """
+def _patterns_of_cases(tokenizer) -> list[list[str]]:
+    """The tokens that spaCy's rules make of each of its special cases (emoticons, abbreviations) without it."""
     from spacy.tokenizer import Tokenizer
 
     without_cases = Tokenizer(tokenizer.vocab, prefix_search=tokenizer.prefix_search,
                               suffix_search=tokenizer.suffix_search, infix_finditer=tokenizer.infix_finditer,
                               token_match=tokenizer.token_match, url_match=tokenizer.url_match)
+    return [[token.text for token in without_cases(case)] for case in tokenizer.rules]
+
+
+def _endings_before(patterns: Iterable[list[str]]) -> dict[str, list[tuple[str, list[str]]]]:
+    """First character -> [(beginning of a piece, endings of the piece before it)] that a special case could join.
+
+    spaCy looks for its special cases, as `patterns`, among the tokens of the whole document, so that one can match across
+    a space. It then needs two neighbouring tokens of its pattern on either side.
+    """
     before = defaultdict(set)
-    for case in tokenizer.rules:
-        pattern = [token.text for token in without_cases(case)]
+    for pattern in patterns:
         for ending, beginning in zip(pattern, pattern[1:]):
             before[beginning].add(ending)
     index = defaultdict(list)
@@ -238,8 +251,8 @@ class WordTokenizer:
     def _line(self, chunks: list[str]) -> str:
         """The line of a document of known chunks."""
         endings = self._chunks.endings
-        dependent = [number for number, chunk in enumerate(chunks)
-                     if chunk in endings and number and chunks[number - 1].lower().endswith(endings[chunk])]
+        dependent = [number for number in compress(count(), map(endings.__contains__, chunks))
+                     if number and chunks[number - 1].lower().endswith(endings[chunks[number]])]
         # From the last one on, so that three in a row come together, and the numbers of those before hold.
         for number in reversed(dependent):
             chunks[number - 1:number + 1] = [f"{chunks[number - 1]} {chunks[number]}"]
@@ -249,7 +262,7 @@ class WordTokenizer:
 
     def _learn(self, chunks: Iterable[str]) -> None:
         """Learns what the rules but the one for repeated words, and spaCy, make of those chunks that are not known."""
-        unknown = [chunk for chunk in dict.fromkeys(chunks) if chunk not in self._chunks]
+        unknown = list(dict.fromkeys(filterfalse(self._chunks.__contains__, chunks)))
         together = [chunk for chunk in unknown if _SEPARATOR not in chunk]
         texts = self._ruled(together)
         if len(together) < len(unknown):
