@@ -116,21 +116,21 @@ def _label_ticks(axes, values: Sequence[float]) -> None:
 def errors_by_epoch(rows: dict[str, list[Run]], folder: Path, name: str, title: str = "") -> list[Path]:
     """Validation error after each epoch, the mean over seeds with the range they span (the paper's Figure 4).
 
-    rows: the runs of each line. A line ends at the first epoch that one of its runs did not have.
+    rows: the runs of each line. A line ends at the first epoch that one of its runs did not have; it has a point where
+    all were validated.
     """
-    lines = {row: [[epoch["error"] for epoch in run.epochs() if "error" in epoch] for run in runs]
+    lines = {row: [{epoch["epoch"] + 1: epoch["error"] for epoch in run.epochs() if "error" in epoch} for run in runs]
              for row, runs in rows.items()}
-    lines = {row: [values for values in own if values] for row, own in lines.items()}
+    lines = {row: [errors for errors in own if errors] for row, own in lines.items()}
     if not any(lines.values()):
         return []
     with style.figure(2.4) as (made, [axes]):
         for number, (row, own) in enumerate((row, own) for row, own in lines.items() if own):
             kind = number % len(style.COLOURS)
-            length = min(map(len, own))
-            values = np.array([errors[:length] for errors in own])
-            epochs = np.arange(1, length + 1)
+            epochs = sorted(set(own[0]).intersection(*own[1:]))
+            values = np.array([[errors[epoch] for epoch in epochs] for errors in own])
             axes.plot(epochs, values.mean(axis=0), color=style.COLOURS[kind], linestyle=style.LINES[kind],
-                      marker=style.MARKERS[kind], markevery=max(1, length // 8), label=row)
+                      marker=style.MARKERS[kind], markevery=max(1, len(epochs) // 8), label=row)
             if len(own) > 1:
                 axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=style.COLOURS[kind], alpha=0.18,
                                   linewidth=0)
@@ -155,11 +155,10 @@ def training_curves(runs: dict[str, Run], folder: Path, name: str) -> list[Path]
         return []
     with style.figure(0.5 + 1.45 * len(rows), rows=len(rows)) as (made, panels):
         for axes, (title, epochs) in zip(panels, rows.items()):
-            x = [epoch["epoch"] + 1 for epoch in epochs]
             for number, (loss, label) in enumerate((("train_loss", "training"), ("val_loss", "validation"))):
-                axes.plot(x, [epoch.get(loss, math.nan) for epoch in epochs], color=style.COLOURS[number],
-                          linestyle=style.LINES[number], marker=style.MARKERS[number], markevery=max(1, len(x) // 8),
-                          label=label)
+                points = [(epoch["epoch"] + 1, epoch[loss]) for epoch in epochs if loss in epoch]
+                axes.plot(*zip(*points), color=style.COLOURS[number], linestyle=style.LINES[number],
+                          marker=style.MARKERS[number], markevery=max(1, len(points) // 8), label=label)
             _whole_epochs(axes)
             axes.grid(axis="y")
             axes.set_ylabel("loss (nats)")

@@ -19,7 +19,7 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
                 ratio=None, pct_start=None, div=None, div_final=None, mom_max=None, mom_min=None, dropout_input=None,
                 dropout_output=None, dropout_weight=None, dropout_embed=None, dropout_hidden=None, clip=0.3, wd=1e-7,
                 beta1=0.8, beta2=0.99, eps=1e-8, alpha=2.0, beta=1.0, precision="auto", sampled=False,
-                track="none", threads=None, results_dir=None, overwrite=False, quiet=False):
+                val_every=1, track="none", threads=None, results_dir=None, overwrite=False, quiet=False):
     """Trains a language model on the text of train (less val) and unsup, from a pretrained one.
 
     Reads   dir_path/word/ids (create_toks, tok2id; bpe/ids with --bpe) and the model that pretrain_lm left in
@@ -112,7 +112,7 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
                     schedules=bundled(ScheduleFlags, flags), use_discriminative=use_discriminative, divisor=divisor,
                     freeze_epochs=freeze_epochs, early_stopping=early_stopping, patience=patience),
                 language_model.text(folder, splits, backwards, bpe, rows), val_text,
-                bs=bs, bptt=bptt, seed=seed, device=device, sampled=sampled,
+                bs=bs, bptt=bptt, seed=seed, device=device, sampled=sampled, val_every=val_every,
                 optimization=bundled(Optimization, flags)).fit()
         facts = language_model.save(run, model, folder.ids(bpe), {
             "kind": "language_model", "sizes": sizes, "backwards": backwards, **vocab.identity(ids)})

@@ -13,7 +13,7 @@ def pretrain_lm(dir_path=None, cuda_id=None, cl=1, bs=64, backwards=False, lr=3e
                 early_stopping=False, patience=6, divisor=None, schedule=None, cut_frac=None, ratio=None,
                 pct_start=None, div=None, div_final=None, mom_max=None, mom_min=None, dropout_input=None,
                 dropout_output=None, dropout_weight=None, dropout_embed=None, dropout_hidden=None, clip=0.3, wd=1e-7,
-                beta1=0.8, beta2=0.99, eps=1e-8, alpha=2.0, beta=1.0, precision="auto", track="none",
+                beta1=0.8, beta2=0.99, eps=1e-8, alpha=2.0, beta=1.0, precision="auto", val_every=1, track="none",
                 threads=None, results_dir=None, overwrite=False, quiet=False):
     """Trains a language model from random weights on the text of train (less val) and unsup.
 
@@ -52,7 +52,7 @@ def pretrain_lm(dir_path=None, cuda_id=None, cl=1, bs=64, backwards=False, lr=3e
                 divisor=divisor, early_stopping=early_stopping, patience=patience),
             language_model.text(folder, ("train", "unsup"), backwards, bpe),
             language_model.text(folder, ("val",), backwards, bpe),
-            bs=bs, bptt=bptt, seed=seed, device=device, sampled=sampled,
+            bs=bs, bptt=bptt, seed=seed, device=device, sampled=sampled, val_every=val_every,
             optimization=bundled(Optimization, flags)).fit()
         facts = language_model.save(run, model, folder.ids(bpe), {
             "kind": "language_model", "sizes": sizes, "backwards": backwards, **vocab.identity(ids)})

@@ -17,7 +17,7 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
                schedule=None, cut_frac=None, ratio=None, pct_start=None, div=None, div_final=None, mom_max=None,
                mom_min=None, lin_ftrs="50", dropout_input=None, dropout_weight=None, dropout_embed=None,
                dropout_hidden=None, dropout_head=None, clip=25.0, wd=1e-6, beta1=0.8, beta2=0.99, eps=1e-8, alpha=2.0,
-               beta=1.0, class_weights=None, label_smoothing=0.0, precision="auto", track="none",
+               beta=1.0, class_weights=None, label_smoothing=0.0, precision="auto", val_every=1, track="none",
                threads=None, results_dir=None, overwrite=False, quiet=False):
     """Trains a classifier on the labelled training split, from the encoder that finetune_lm left.
 
@@ -95,7 +95,7 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
             patience=patience)
         job = classifier.job(run, model, plan, folder, facts, rows=rows, bs=bs, seed=seed, device=device,
                              optimization=bundled(Optimization, flags), loss=bundled(ClassifierLoss, flags),
-                             intermediate=next(iter(asked.writes), None))
+                             intermediate=next(iter(asked.writes), None), val_every=val_every)
         best, final, digest = classifier.train(job, folder, facts)
         run.finish({"best": best, "last": final}, **facts, split="val", weights_sha256=digest)
         training.discard_checkpoint(run.artefact)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Figure 3: few labels. Class-balanced subsets of the sizes in LABELS, one validation set for all, four ways to use
 # them: ULMFiT whose language model read the labelled texts alone (supervised) or all text (semi_supervised), a
-# classifier from scratch, and a linear baseline. Sizes that exceed a class are skipped.
+# classifier from scratch, and a linear baseline. Sizes that exceed a class are skipped. CLAS_100, CLAS_200, ... stand
+# in the place of CLAS for a size: few labels need more epochs, and a validation only after many.
 #     SEEDS="0 1 2" DATA=data/imdb PROFILE=small bash sweeps/figure3_low_shot.sh [--print | --dry_run | --status]
 # Runs: for each size and seed a subset, a language model, 3 classifiers and a baseline; one language model of all text.
 # Cost besides pretraining, at `small` on 2 cores by the records of TREC-6 in full precision: 17 minutes a seed for
@@ -45,10 +46,10 @@ plan() {
 }
 
 classifier_on() { # SUBSET ID FLAGS...
-    local subset=$1 id=$2
+    local subset=$1 id=$2 of_size=CLAS_$n
     shift 2
     local who=("--dir_path=$DATA" "--lm_id=$PROFILE" "--clas_id=$PROFILE-$id" "--seed=$seed" "--train_file_id=$subset")
-    stage train_clas "${who[@]}" "$CLAS" "$@"
+    stage train_clas "${who[@]}" "${!of_size-$CLAS}" "$@"
     [ -z "${TEST:-}" ] || stage eval_clas "${who[@]}" --split=test
 }
 

@@ -15,7 +15,7 @@ from launching import plan
 
 SWEEPS = ("table4_pretraining", "table5_language_model", "table6_lm_finetuning", "table7_clas_finetuning",
           "tables2_3_test_error", "figure3_low_shot", "figure4_stability", "bidirectional", "subword")
-PROFILES = ("paper", "small", "smoke")
+PROFILES = ("paper", "reviews", "small", "smoke")
 
 
 def stages(lines):

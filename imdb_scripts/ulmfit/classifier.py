@@ -23,7 +23,8 @@ from .tokenization import tokenize_texts
 
 def job(run: Run, model: models.TextClassifier, phases: list[Phase], folder: DataFolder, facts: dict, *,
         rows: np.ndarray | None, intermediate: Path | None, bs: int, seed: int, device: torch.device,
-        optimization: Optimization = CLASSIFIER, loss: ClassifierLoss = ClassifierLoss()) -> training.Training:
+        optimization: Optimization = CLASSIFIER, loss: ClassifierLoss = ClassifierLoss(),
+        val_every: int = 1) -> training.Training:
     """The training of the model in place.
 
     facts: what the weights file and the manifests say of the classifier. rows: those of the train split to learn from,
@@ -51,17 +52,18 @@ def job(run: Run, model: models.TextClassifier, phases: list[Phase], folder: Dat
                              callbacks=[training.ClassifierOutput(optimization.alpha, optimization.beta)],
                              optimization=optimization, device=device, unit="documents",
                              loss_func=training_loss(loss, documents.labels[train_loader.rows], facts["classes"]),
-                             after_phase=keep)
+                             val_every=val_every, after_phase=keep)
 
 
 def train(job: training.Training, folder: DataFolder, facts: dict) -> tuple[dict, dict, str]:
-    """Trains, predicts val, saves both.
+    """Trains, predicts val (where the last validation has not just done so), saves both.
 
     facts: see `job`. Returns the rows of the best epoch and of the weights that are kept, and the weights' sha256.
     """
     run, model = job.run, job.model
     best, final = job.fit()
-    probabilities = training.predict(model, job.val, job.device, job.precision)
+    probabilities = job.validation.probabilities() if job.validated == final["epoch"] \
+        else training.predict(model, job.val, job.device, job.precision)
     write_predictions(run, job.val.documents, probabilities, facts["classes"])
     digest = weights.save(model, run.artefact / weights.WEIGHTS, facts)
     vocab.copy_vocabulary(folder.ids(facts["bpe"]), run.artefact, facts)

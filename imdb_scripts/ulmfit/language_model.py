@@ -30,7 +30,7 @@ def text(folder: DataFolder, splits: Sequence[str], backwards: bool, bpe: bool =
 
 def job(run: Run, model: nn.Module, phases: list[Phase], train_text: TextStream, val_text: TextStream, *, bs: int,
         bptt: int, seed: int, device: torch.device, optimization: Optimization = LANGUAGE_MODEL,
-        sampled: bool = False) -> training.Training:
+        sampled: bool = False, val_every: int = 1) -> training.Training:
     """The training of the model in place; its `fit` returns the rows (best, last) of metrics.jsonl."""
     train_loader = LMLoader(train_text, bs=bs, bptt=bptt, seed=seed, what="the training text")
     val_loader = LMLoader(val_text, bs=bs, bptt=bptt, seed=None, what="the validation text")
@@ -41,7 +41,8 @@ def job(run: Run, model: nn.Module, phases: list[Phase], train_text: TextStream,
                              validation=training.LanguageModelValidation(),
                              callbacks=[RNNCallback(), RNNRegularizer(optimization.alpha, optimization.beta)],
                              optimization=optimization, device=device, unit="tokens",
-                             loss_func=DecoderLoss(model[1].decoder, samples=SAMPLES if sampled else 0))
+                             loss_func=DecoderLoss(model[1].decoder, samples=SAMPLES if sampled else 0),
+                             val_every=val_every)
 
 
 def evaluate(model: nn.Module, val_text: TextStream, *, bs: int, bptt: int, device: torch.device) -> dict:

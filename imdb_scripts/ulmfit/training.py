@@ -15,7 +15,7 @@ from typing import Callable
 
 import numpy as np
 import torch
-from fastai.callback.core import Callback, CancelFitException, TrainEvalCallback
+from fastai.callback.core import Callback, CancelFitException, CancelValidException, TrainEvalCallback
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.callback.rnn import ModelResetter
 from fastai.callback.training import GradientClip
@@ -185,16 +185,20 @@ class Training:
         splitter: gives the model's layer groups, as fastai's do.
         validation: LanguageModelValidation or ClassifierValidation.
         callbacks: what else the Learner needs (output and regularization).
+        val_every: epochs of the run from one validation to the next; see `validates`.
         after_phase: called with a phase that says `keep`, when it has ended.
     """
 
     def __init__(self, run: Run, model: nn.Module, splitter: Callable, phases: list[Phase],
                  train: LMLoader | ClassifierLoader, val: LMLoader | ClassifierLoader, *, validation: Callback,
                  callbacks: list[Callback], optimization: Optimization, device: torch.device, unit: str,
-                 loss_func: Callable | None = None, after_phase: Callable[[Phase], None] | None = None):
+                 loss_func: Callable | None = None, val_every: int = 1,
+                 after_phase: Callable[[Phase], None] | None = None):
         self.run, self.model, self.phases, self.train, self.val = run, model.to(device), phases, train, val
         self.validation, self.optimization, self.device, self.unit = validation, optimization, device, unit
-        self.after_phase = after_phase
+        self.val_every, self.after_phase = val_every, after_phase
+        # The epoch whose weights this process has validated last, None before.
+        self.validated: int | None = None
         self.folder = run.artefact
         self.precision = validation.precision = run.use_precision(optimization.precision, device)
         dls = DataLoaders(train, val, path=self.folder or run.folder, device=device)
@@ -236,14 +240,14 @@ class Training:
         with tracking.start(self.run, self.place.steps) as self.tracking:
             self._run_phases()
         self._write_steps()
-        best = min(self.epochs, key=lambda row: row["val_loss"])
+        best = min((row for row in self.epochs if "val_loss" in row), key=lambda row: row["val_loss"])
         return best, self.best if self.phases[-1].reload_best else self.epochs[-1]
 
     def _run_phases(self) -> None:
         handlers = {number: signal.signal(number, self._on_signal)
                     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
         try:
-            with self.learn.added_cbs([_Steps(self), _Progress(self)]):
+            with self.learn.added_cbs([_ValidationPace(self), _Steps(self), _Progress(self)]):
                 while self.place.phase < len(self.phases):
                     self._run_phase(self.phases[self.place.phase])
         finally:
@@ -288,6 +292,13 @@ class Training:
 
     # -- called by the callbacks -----------------------------------------------------------------------------------
 
+    def validates(self) -> bool:
+        """Whether the epoch in place ends with a validation: every `val_every`th of the run does, the run's last, and
+        those that end a phase which goes back to the best weights."""
+        phase, number = self.phases[self.place.phase], self.place.epochs + 1
+        ends = self.place.epoch + 1 == phase.epochs and phase.reload_best
+        return number % self.val_every == 0 or number == self.total_epochs() or ends
+
     def heed_signals(self, between_epochs: bool = False) -> None:
         """Writes a checkpoint when one is due; raises Interrupted when a signal asked for the end."""
         due = time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS
@@ -301,15 +312,18 @@ class Training:
         """Records an epoch, keeps the best weights, decides on early stopping, writes a checkpoint."""
         phase = self.phases[self.place.phase]
         self.check_finite()
+        validated = self.validates()
+        values = self.validation.values() if validated else {}
         row = {"epoch": self.place.epochs, "phase": phase.name, "steps": self.place.steps,
-               "train_loss": (self.loss_sum / self.loss_count).item(), **self.validation.values(),
-               "seconds": round(seconds, 2)}
+               "train_loss": (self.loss_sum / self.loss_count).item(), **values, "seconds": round(seconds, 2)}
         self.epochs.append(row)
         self.run.append_epoch(row)
         self.tracking.epoch(row)
         self.run.say(f"epoch {row['epoch'] + 1}/{self.total_epochs()}  train loss {row['train_loss']:.4f}  "
-                     f"{self.validation.line(row)}  {seconds:.0f} s")
-        better = self.best is None or row["val_loss"] < self.best["val_loss"]
+                     f"{self.validation.line(row) if validated else 'not validated'}  {seconds:.0f} s")
+        better = validated and (self.best is None or row["val_loss"] < self.best["val_loss"])
+        if validated:
+            self.validated = row["epoch"]
         if better:
             previous, self.best = self.best, row
             if self.keep_best:
@@ -319,7 +333,7 @@ class Training:
         self.place.epochs += 1
         self.place.batch = 0
         self.loss_sum, self.loss_count = self._zero(), 0
-        stop = phase.patience is not None and self.bad_epochs >= phase.patience
+        stop = validated and phase.patience is not None and self.bad_epochs >= phase.patience
         self.finished_phase = stop or self.place.epoch == phase.epochs
         self.train.start(self.place.epochs)
         self.run.record["progress"] = {"epochs": self.place.epochs, "of": self.total_epochs()}
@@ -453,6 +467,19 @@ class _MixedPrecision(MixedPrecision):
         if run.scaler_state is not None:
             self.learn.scaler.load_state_dict(run.scaler_state)
             run.scaler_state = None
+
+
+class _ValidationPace(Callback):
+    """Leaves out the validations that `Training.validates` does not ask for, before anything is made ready for them."""
+
+    order = TrainEvalCallback.order - 1
+
+    def __init__(self, training: Training):
+        self.training_run = training
+
+    def before_validate(self) -> None:
+        if not self.training_run.validates():
+            raise CancelValidException
 
 
 class _Steps(Callback):

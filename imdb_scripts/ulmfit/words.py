@@ -61,8 +61,8 @@ class _Pieces(dict):
             self.tokenizer = _spacy_tokenizer(self.lang)
 
     def learn(self, pieces: Iterable[str]) -> None:
-        """Tokenizes those that are not known: plain ones here, the others by spaCy, as one text with spaces between them
-        where that is exact."""
+        """Tokenizes those that are not known: plain ones here, the others by spaCy, as one text with spaces between
+        them where that is exact."""
         unknown = dict.fromkeys(filterfalse(self.__contains__, pieces))
         self.characters += sum(map(len, unknown))
         plain, together = [], {}
@@ -151,8 +151,8 @@ def _patterns_of_cases(tokenizer) -> list[list[str]]:
 def _endings_before(patterns: Iterable[list[str]]) -> dict[str, list[tuple[str, list[str]]]]:
     """First character -> [(beginning of a piece, endings of the piece before it)] that a special case could join.
 
-    spaCy looks for its special cases, as `patterns`, among the tokens of the whole document, so that one can match across
-    a space. It then needs two neighbouring tokens of its pattern on either side.
+    spaCy looks for its special cases, as `patterns`, among the tokens of the whole document, so that one can match
+    across a space. It then needs two neighbouring tokens of its pattern on either side.
     """
     before = defaultdict(set)
     for pattern in patterns:
