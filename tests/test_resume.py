@@ -26,6 +26,7 @@ VARIANTS = {
     "train_clas gradual": ("train_clas", {"cl": 1}),
     "train_clas early_stopping": ("train_clas", {"cl": 60, "early_stopping": True, "lr": 0.3, "startat": 2,
                                                  "precision": "full", "use_regular_schedule": True}),
+    "train_clas val_every": ("train_clas", {"cl": 3, "val_every": 2}),
     "train_clas chain_thaw": ("train_clas", {"cl": 1, "chain_thaw": True, "backwards": True}),
 }
 

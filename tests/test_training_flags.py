@@ -251,6 +251,48 @@ def test_patience(corpus):
     assert len(losses) == losses.index(min(losses)) + 2 < 30
 
 
+def test_a_validation_every_so_many_epochs_changes_nothing_else(corpus):
+    for stage, cl, validated in (("train_clas", 3, [2, 4, 5]), ("finetune_lm", 5, [2, 4, 5])):
+        whole, paced = (corpus.run(stage, f"every-{n}", val_every=n, cl=cl) for n in (1, 2))
+        each, some = flow.epochs(corpus.results, whole), flow.epochs(corpus.results, paced)
+        assert [row["epoch"] + 1 for row in some if "val_loss" in row] == validated
+        assert len(each) == len(some) == 5
+        for row, same in zip(some, each):
+            assert row.items() <= same.items() and (row.keys() == same.keys()) == ("val_loss" in row)
+        before, after = corpus.weights(stage, "every-1"), corpus.weights(stage, "every-2")
+        assert all(torch.equal(before[name], after[name]) for name in before)
+        if stage == "train_clas":
+            predicted = [corpus.results / "runs" / run / "predictions.csv" for run in (whole, paced)]
+            assert predicted[0].read_bytes() == predicted[1].read_bytes()
+        metrics = flow.record(corpus.results, paced)["metrics"]
+        assert metrics["last"]["epoch"] == 4 and metrics["best"]["epoch"] + 1 in validated
+
+
+def test_patience_between_validations_counts_epochs(corpus):
+    flags = {"early_stopping": True, "cl": 40, "lr": 0.3, "startat": 2, "use_regular_schedule": True}
+    run = corpus.run("train_clas", "patient-paced", patience=4, val_every=3, **flags)
+    rows = flow.epochs(corpus.results, run)
+    losses = {row["epoch"]: row["val_loss"] for row in rows if "val_loss" in row}
+    best = min(losses, key=losses.get)
+    # The first validated epoch that lies at least four behind the best.
+    assert [epoch for epoch in losses if epoch >= best + 4] == [len(rows) - 1] and len(rows) < 40
+    assert flow.record(corpus.results, run)["metrics"]["last"]["epoch"] == best
+
+
+def test_chain_thaw_validates_each_of_its_steps(corpus):
+    rows = flow.epochs(corpus.results, corpus.run("train_clas", "thaw-paced", chain_thaw=True, val_every=10, cl=2))
+    assert ["val_loss" in row for row in rows] == [row["phase"] != "all" for row in rows[:-1]] + [True]
+
+
+def test_val_is_predicted_once(corpus, monkeypatch):
+    predicted = []
+    monkeypatch.setattr(training, "predict", lambda *args: predicted.append(args) or 1 / 0)
+    corpus.run("train_clas", "once", cl=1)
+    with pytest.raises(ZeroDivisionError):  # the weights that were gone back to are not those validated last
+        corpus.run("train_clas", "back", early_stopping=True, patience=1, cl=30, lr=0.3, startat=2)
+    assert len(predicted) == 1
+
+
 def reference_loss(logits: torch.Tensor, labels: torch.Tensor, weights: list[float], smoothing: float) -> float:
     """Written out: the target is 1 - s on the label and s / k on every class; each term weighs as its class does, and
     the sum is divided by the weights of the labels."""
