@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from .comparison import Block, entry_of
 from .outcomes import Outcomes
-from .published import DATASETS, VARIED, Row, Table
+from .published import DATASETS, DROPOUT_FACTORS, VARIED, Row, Table
 from .settings import Result
 
 _ABSENT = object()
@@ -15,11 +15,15 @@ _LOOSE = ("early_stopping", "cl")
 def is_row(row: Row, setting: dict) -> bool:
     """Whether a setting differs from full ULMFiT in just what makes this row."""
     for flag in (*VARIED, *(name for name in ("lr", "cl") if name in row.flags)):
-        if flag not in row.flags and _covered(flag, row.without):
+        if flag not in row.flags and (_covered(flag, row.without) or _is_chosen_factor(flag, setting)):
             continue
         if setting.get(flag, _ABSENT) != row.flags.get(flag, _ABSENT):
             return False
     return True
+
+
+def _is_chosen_factor(flag: str, setting: dict) -> bool:
+    return flag in DROPOUT_FACTORS and setting.get(flag, 0) != 0
 
 
 @dataclass
@@ -61,14 +65,16 @@ def _without_meaning(flags: dict) -> tuple[str, ...]:
 
 
 def profile_of(row: Row, setting: dict) -> Profile:
-    blind = (*row.without, *_without_meaning(row.flags), *(name for name in row.flags if name not in VARIED))
+    own = (name for name in row.flags if name not in VARIED or name in DROPOUT_FACTORS)
+    blind = (*row.without, *_without_meaning(row.flags), *own)
     return Profile(frozenset((name, repr(value)) for name, value in _common(setting, blind).items()
                              if name not in _LOOSE), blind)
 
 
 def _common(setting: dict, blind: tuple[str, ...]) -> dict:
     return {name: value for name, value in setting.items()
-            if name not in VARIED and name != "early_stopping" and not _covered(name, blind)}
+            if (name not in VARIED or _is_chosen_factor(name, setting)) and name != "early_stopping"
+            and not _covered(name, blind)}
 
 
 @dataclass

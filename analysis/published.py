@@ -89,3 +89,6 @@ BIDIRECTIONAL = {"imdb": {"forward": 5.30, "averaged": 4.58}}
 # follows the paper in all but these still is that row, and the table says so.
 VARIED = tuple(dict.fromkeys(flag for table in TABLES.values() for row in table.rows for flag in row.flags
                              if flag not in ("early_stopping", "cl", "lr")))
+# Of these only 0 makes a row, the vanilla language model's. Another factor on the dropouts (a small model needs less) is
+# chosen for all rows of a table together.
+DROPOUT_FACTORS = ("pre.dropmult", "lm.dropmult")

@@ -391,6 +391,22 @@ def test_an_empty_folder_has_empty_tables(tmp_path):
 
 # -- profiles that set what only some rows have ------------------------------------------------------------------------
 
+def test_a_factor_on_the_dropouts_that_all_rows_share(tmp_path):
+    """Only no dropout at all is Table 5's vanilla language model; two other factors are never averaged."""
+    made = Made(tmp_path)
+    made.corpus("imdb")
+    for name, before, after, flags in (("default", 0.5, 0.7, {}), ("other", 0.5, 0.6, {}),
+                                       ("vanilla", 0.0, 0.0, {"early_stopping": True})):
+        model = made.language_model("imdb", made.pretrained({"dropmult": before}, name=name), name, {"dropmult": after})
+        made.classifier("imdb", model, 6, name, {"cl": 5, **flags}, test=False)
+    frame = frame_of(tmp_path, "table5")
+    lines = frame[frame["n_seeds"] > 0]
+    assert sorted(lines["row"]) == ["AWD-LSTM LM"] * 2 + ["vanilla LM"] * 2
+    runs = lines.groupby("constant")["runs"].apply(list)
+    assert sorted(run.split("--")[4] for named in runs for run in named) == ["default", "other", "vanilla", "vanilla"]
+    assert {"lm.dropmult=0.6" in constant for constant in runs.index} == {True, False}
+
+
 def test_a_profile_whose_flags_only_some_rows_read(tmp_path):
     """As the profile `paper`: STLR's constants and the unfreezing go to the rows that have them, the vanilla language
     model has a pretraining of its own."""
