@@ -89,8 +89,8 @@ def frame_of(block: Block) -> pd.DataFrame:
 
     Columns: table, dataset, n_labels (of the training subset, None for the whole split), row, reference, split,
     n_seeds, seeds, epochs, error (mean over seeds, at the last epoch or where training stopped), sd (sample standard
-    deviation), low, high (95% bootstrap interval), best (mean error at the epoch with the lowest validation loss; val
-    only), best_sd; against the reference row, over the n_pairs seeds that both have: difference, difference_low,
+    deviation), low, high (95% bootstrap interval), best (mean error at the epoch with the lowest validation loss of
+    those validated; val only), best_sd; against the reference row, over the n_pairs seeds that both have: difference, difference_low,
     difference_high, p and p_smallest (over documents), p_holm (over the rows), p_seeds and p_seeds_smallest (over
     seeds); paper, constant, note, runs.
 

@@ -8,6 +8,8 @@ from .published import DATASETS, DROPOUT_FACTORS, VARIED, Row, Table
 from .settings import Result
 
 _ABSENT = object()
+# How often a run was validated; it makes no row, but runs that differ in it are not averaged.
+_PACE = ("val_every", "lm.val_every", "pre.val_every")
 # Looked at apart: see `_choose`.
 _LOOSE = ("early_stopping", "cl")
 
@@ -73,7 +75,7 @@ def profile_of(row: Row, setting: dict) -> Profile:
 
 def _common(setting: dict, blind: tuple[str, ...]) -> dict:
     return {name: value for name, value in setting.items()
-            if (name not in VARIED or _is_chosen_factor(name, setting)) and name != "early_stopping"
+            if (name not in VARIED or _is_chosen_factor(name, setting)) and name not in ("early_stopping", *_PACE)
             and not _covered(name, blind)}
 
 
@@ -212,7 +214,8 @@ def _choose(row: Row, group: _Group, reference: bool) -> tuple[list[Result], str
     def otherwise(results: list[Result]) -> list[str]:
         own = {name: value for name, value in results[0].setting.items()
                if name.startswith("pre.") and name not in row.flags}
-        return [name for name in {**pretraining, **own} if own.get(name) != pretraining.get(name)] if own else []
+        return [name for name in {**pretraining, **own} if name not in row.flags
+                and own.get(name) != pretraining.get(name)] if own else []
 
     def distance(results: list[Result]) -> tuple:
         setting = results[0].setting

@@ -100,9 +100,6 @@ class Chain:
 
     def _of(self, run: Run) -> tuple[dict, dict, list[str], dict[str, Run]]:
         setting = {name: value for name, value in run.config.items() if name not in _SHARED}
-        if not (setting.get("early_stopping") or setting.get("chain_thaw")):
-            # Where the best epoch is not gone back to, how often one looked for it changes nothing.
-            setting.pop("val_every", None)
         seeds = {"": run.record.get("seed")}
         unknown: list[str] = []
         behind = {"": run}

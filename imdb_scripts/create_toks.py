@@ -46,7 +46,7 @@ def create_toks(dir_path=None, chunksize=24000, n_lbls=1, lang="en", val_seed=0,
     Expect a minute or less for IMDb's 100,000 reviews on 2 cores, and less than 1 GB of memory in each process.
     """
     flags = dict(locals())
-    from ulmfit import tokenization, vocab, words
+    from ulmfit import subwords, tokenization, vocab, words
 
     _check_flags(flags)
     words.check_lang(lang)
@@ -58,8 +58,6 @@ def create_toks(dir_path=None, chunksize=24000, n_lbls=1, lang="en", val_seed=0,
         raise UserError(f"{folder.path} holds no train.csv; make it with get_data.py, or put it there")
     inputs, sources = vocab.source_inputs(paths)
     if sp_model is not None:
-        from ulmfit import subwords
-
         sp_model = subwords.find_model(sp_model)
         subwords.load(sp_model)
         inputs["sp_model"] = records.file_input(sp_model)
@@ -67,8 +65,10 @@ def create_toks(dir_path=None, chunksize=24000, n_lbls=1, lang="en", val_seed=0,
     run = records.open_run(create_toks, asked.run_id, flags, inputs, artefact=asked.artefact, dataset=folder.name)
     if run.reused:
         return
-    with run:
+    with run, ExitStack() as stack:
         began = time.monotonic()
+        processes = stack.enter_context(tokenization.Processes(workers))
+        processes.prepare(subwords.count_words if bpe and sp_model is None else tokenization.work(lang, sp_model))
         n_lbls_of = {split: 0 if split == "unsup" else n_lbls for split in paths}
         survey = _survey(paths, n_lbls_of, chunksize, val_seed)
         for pattern in ("*.txt", "*.documents.csv", ".*.tmp"):
@@ -77,9 +77,9 @@ def create_toks(dir_path=None, chunksize=24000, n_lbls=1, lang="en", val_seed=0,
         own_model, facts = None, {}
         if bpe:
             own_model, facts = _sentencepiece(run, sp_model, _batches(paths, n_lbls_of, chunksize, survey), survey,
-                                              sp_type=sp_type, sp_vocab=sp_vocab, lang=lang, workers=workers)
+                                              processes, sp_type=sp_type, sp_vocab=sp_vocab, lang=lang)
         batches = _batches(paths, n_lbls_of, chunksize, survey)
-        written, duplicates = _write(run, tokenization.tokenize(batches, lang, workers, own_model), survey)
+        written, duplicates = _write(run, processes.run(batches, tokenization.work(lang, own_model)), survey)
         seconds = time.monotonic() - began
         documents, total = (sum(split[count] for split in written.values()) for count in ("documents", "tokens"))
         for pair, count in duplicates.items():
@@ -103,8 +103,9 @@ def _check_flags(flags: dict) -> None:
         raise UsageError(f"--sp_model is a trained model, --{unread[0]} is read to train one; leave one of the two out")
 
 
-def _sentencepiece(run: records.Run, given: Path | None, batches: Iterator[tuple], survey: Survey, *, sp_type: str,
-                   sp_vocab: int, lang: str, workers: int | None) -> tuple[Path, dict]:
+def _sentencepiece(run: records.Run, given: Path | None, batches: Iterator[tuple], survey: Survey,
+                   processes: "tokenization.Processes", *, sp_type: str, sp_vocab: int, lang: str) \
+        -> tuple[Path, dict]:
     """Puts a sentencepiece model into the run's folder, the given one or one trained on train and unsup.
 
     Returns its path and what the manifest says of it.
@@ -122,8 +123,7 @@ def _sentencepiece(run: records.Run, given: Path | None, batches: Iterator[tuple
             # In groups of one size, whatever the chunks of the csv: where words must be dropped, it is between groups.
             groups = ((None, group)
                       for group in iter(lambda: list(islice(documents, tokenization.BATCH_DOCUMENTS)), []))
-            counts = subwords.total_counts(part for _, part in
-                                           tokenization.in_processes(groups, subwords.count_words, workers))
+            counts = subwords.total_counts(part for _, part in processes.run(groups, subwords.count_words))
             run.say(f"training sentencepiece ({sp_type}) on {sum(counts.values()):,} words of train and unsup, "
                     f"{len(counts):,} of them different")
             temporary.write_bytes(subwords.train(counts, sp_type=sp_type, sp_vocab=sp_vocab, lang=lang))
@@ -137,14 +137,14 @@ def _sentencepiece(run: records.Run, given: Path | None, batches: Iterator[tuple
 
 def _survey(paths: dict[str, Path], n_lbls_of: dict[str, int], chunksize: int, val_seed: int) -> Survey:
     """Reads every csv file once, so that a bad row or label is known before the long part."""
-    from ulmfit.corpus import LABEL, classes_of, encode_labels, read_chunks, validation_rows
+    from ulmfit.corpus import classes_of, encode_labels, read_chunks, validation_rows
 
     classes, held_out, n_texts, documents = [], set(), None, 0
     for split, path in paths.items():
         labels, n_lbls = [], n_lbls_of[split]
-        for frame in read_chunks(path, n_lbls, chunksize, n_texts):
-            n_texts = n_texts or frame.shape[1] - n_lbls
-            labels += frame[LABEL].tolist() if n_lbls else [""] * len(frame)
+        for chunk in read_chunks(path, n_lbls, chunksize, n_texts):
+            n_texts = n_texts or len(chunk.texts[0])
+            labels += chunk.labels
         documents += len(labels)
         if split == "train":
             classes = classes_of(labels) if n_lbls else []
@@ -157,16 +157,14 @@ def _survey(paths: dict[str, Path], n_lbls_of: dict[str, int], chunksize: int, v
 
 def _batches(paths: dict[str, Path], n_lbls_of: dict[str, int], chunksize: int, survey: Survey) -> Iterator[tuple]:
     """((split of the csv, first row, labels, text columns), text columns) of some documents at a time."""
-    from ulmfit.corpus import LABEL, read_chunks
+    from ulmfit.corpus import read_chunks
     from ulmfit.tokenization import BATCH_DOCUMENTS
 
     for split, path in paths.items():
-        for frame in read_chunks(path, n_lbls_of[split], chunksize, survey.n_texts):
-            for start in range(0, len(frame), BATCH_DOCUMENTS):
-                part = frame.iloc[start:start + BATCH_DOCUMENTS]
-                labels = part[LABEL].tolist() if n_lbls_of[split] else [""] * len(part)
-                texts = part[[f"text{i}" for i in range(survey.n_texts)]].values.tolist()
-                yield (split, int(part.index[0]), labels, texts), texts
+        for chunk in read_chunks(path, n_lbls_of[split], chunksize, survey.n_texts):
+            for start in range(0, len(chunk.texts), BATCH_DOCUMENTS):
+                part = slice(start, start + BATCH_DOCUMENTS)
+                yield (split, chunk.first + start, chunk.labels[part], chunk.texts[part]), chunk.texts[part]
 
 
 def _write(run: records.Run, tokenized: Iterator[tuple], survey: Survey) -> tuple[dict[str, dict], dict[str, int]]:

@@ -1,7 +1,7 @@
 # Sourced by the sweeps: the variables, the stages that several sweeps share, and what happens to the plan. A sweep
 # defines `plan`, which prints its commands, and ends with `sweep "$@"`.
 #
-# Variables, all optional: PROFILE (small, paper, smoke), DATA (the dataset's folder), SOURCE (where get_data finds it,
+# Variables, all optional: PROFILE (small, reviews, paper, smoke), DATA (the dataset's folder), SOURCE (where get_data finds it,
 # without it the public address), SEEDS, ROWS (of the table's rows, those wanted), THREADS; WIKI (a folder of text to
 # pretrain on) or PRETRAIN and PRETRAIN_ID (a folder with a pretrained language model, and its name; PRETRAIN=none begins
 # with random weights); RESULTS (where records go); TEST=1 (each row on test, too); GPUS, SLOTS, BACKEND=slurm,

@@ -2,7 +2,8 @@
 # Figure 3: few labels. Class-balanced subsets of the sizes in LABELS, one validation set for all, four ways to use
 # them: ULMFiT whose language model read the labelled texts alone (supervised) or all text (semi_supervised), a
 # classifier from scratch, and a linear baseline. Sizes that exceed a class are skipped. CLAS_100, CLAS_200, ... stand
-# in the place of CLAS for a size: few labels need more epochs, and a validation only after many.
+# in the place of CLAS for a size, as few labels need more epochs; VAL_EVERY_100, ... are the epochs between validations
+# of the rows that do not stop early.
 #     SEEDS="0 1 2" DATA=data/imdb PROFILE=small bash sweeps/figure3_low_shot.sh [--print | --dry_run | --status]
 # Runs: for each size and seed a subset, a language model, 3 classifiers and a baseline; one language model of all text.
 # Cost besides pretraining, at `small` on 2 cores by the records of TREC-6 in full precision: 17 minutes a seed for
@@ -14,23 +15,24 @@ TABLE_ROWS="supervised semi_supervised scratch linear"
 LM_SEED=${LM_SEED-0}
 
 plan() {
-    local seed n subset lm_seed
+    local seed n subset lm_seed pace
     for seed in $SEEDS; do
         lm_seed=${LM_SEED:-$seed}
         dataset
         if wanted semi_supervised; then language_model "$lm_seed"; fi
         if wanted supervised; then pretrained; fi
         for n in $(sizes); do
-            subset=$n
+            subset=$n pace=VAL_EVERY_$n
+            pace=${!pace:+--val_every=${!pace}}
             [ "$seed" = 0 ] || subset=$n-s$seed
             stage sample_train "--dir_path=$DATA" "--n=$n" "--seed=$seed"
             if wanted supervised; then
                 stage finetune_lm "--dir_path=$DATA" "--lm_id=$PROFILE" "--seed=$seed" "--train_file_id=$subset" \
                     "$(from_pretrained)" "$LM" "$LM_DROPOUT" "$LM_RATES" "$LM_STLR"
-                classifier_on "$subset" supervised "--lm_train_file_id=$subset" "$GRADUAL" "$STLR"
+                classifier_on "$subset" supervised "--lm_train_file_id=$subset" "$GRADUAL" "$STLR" $pace
             fi
             if wanted semi_supervised; then
-                classifier_on "$subset" semi "--lm_seed=$lm_seed" "$GRADUAL" "$STLR"
+                classifier_on "$subset" semi "--lm_seed=$lm_seed" "$GRADUAL" "$STLR" $pace
             fi
             if wanted scratch; then
                 classifier_on "$subset" scratch --from_scratch "$SIZES" "$ONE_RATE" $STOP

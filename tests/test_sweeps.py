@@ -128,12 +128,29 @@ def test_variables_choose(tmp_path):
     done = place.sweep("table7_clas_finetuning", "--print", ROWS="last frist")
     assert done.returncode == 2 and "frist is no row of this sweep; it has scratch full" in done.stdout
     done = place.sweep("table7_clas_finetuning", "--print", PROFILE="tiny")
-    assert done.returncode == 2 and done.stdout == "PROFILE=tiny: there are paper small smoke\n"
+    assert done.returncode == 2 and done.stdout == "PROFILE=tiny: there are paper reviews small smoke\n"
     own = place.plan("table7_clas_finetuning", PRETRAIN="my/weights", PRETRAIN_ID="mine", SEEDS="0")
     assert stages(own)["pretrain_lm"] == 0 and stages(own)["get_data"] == 1
     assert "--pretrain_path=my/weights --pretrain_id=mine" in next(line for line in own if "finetune_lm" in line)
     fast = place.plan("table7_clas_finetuning", PRECISION="", THREADS="2", LM="--cl=3", SEEDS="0")
     assert not any("precision" in line for line in fast) and any("--cl=3 --threads=2" in line for line in fast)
+
+
+def test_few_labels_have_epochs_of_their_own(tmp_path):
+    place = elsewhere(tmp_path, "reviews", SEEDS="0", LABELS="100 300")
+    for variables, (few, more, pace) in (({}, ("40", "3", {"val_every": "21"})),
+                                         ({"CLAS": "--cl=9"}, ("9", "9", {})),
+                                         ({"CLAS": "--cl=9", "CLAS_300": "--cl=8", "VAL_EVERY_100": "5"},
+                                          ("9", "8", {"val_every": "5"}))):
+        lines = place.plan("figure3_low_shot", **variables)
+        for subset, epochs in (("100", few), ("300", more)):
+            for row in ("supervised", "semi", "scratch"):
+                [line] = [line for line in lines if f"--clas_id=reviews-{row} " in line
+                          and f"--train_file_id={subset} " in line]
+                assert f"--cl={epochs} " in line
+                # Early stopping looks after every epoch.
+                assert ("val_every" in line) == (bool(pace) and subset == "100" and row != "scratch")
+                assert all(f"--{flag}={value} " in line for flag, value in pace.items()) or "val_every" not in line
 
 
 def test_sweeps_without_pretraining(tmp_path):

@@ -395,16 +395,31 @@ def test_a_factor_on_the_dropouts_that_all_rows_share(tmp_path):
     """Only no dropout at all is Table 5's vanilla language model; two other factors are never averaged."""
     made = Made(tmp_path)
     made.corpus("imdb")
-    for name, before, after, flags in (("default", 0.5, 0.7, {}), ("other", 0.5, 0.6, {}),
+    for name, before, after, flags in (("default", 0.3, 0.7, {}), ("other", 0.3, 0.6, {}),
                                        ("vanilla", 0.0, 0.0, {"early_stopping": True})):
         model = made.language_model("imdb", made.pretrained({"dropmult": before}, name=name), name, {"dropmult": after})
         made.classifier("imdb", model, 6, name, {"cl": 5, **flags}, test=False)
     frame = frame_of(tmp_path, "table5")
     lines = frame[frame["n_seeds"] > 0]
     assert sorted(lines["row"]) == ["AWD-LSTM LM"] * 2 + ["vanilla LM"] * 2
+    assert not any("pretrained otherwise" in note for note in lines["note"])
     runs = lines.groupby("constant")["runs"].apply(list)
     assert sorted(run.split("--")[4] for named in runs for run in named) == ["default", "other", "vanilla", "vanilla"]
     assert {"lm.dropmult=0.6" in constant for constant in runs.index} == {True, False}
+    assert all("pre.dropmult=0.3" in constant for constant in runs.index)
+
+
+def test_how_often_a_run_was_validated_makes_no_row(small):
+    pretrained = small.pretrained()
+    model = small.language_model("trec6", pretrained, "paced", {"val_every": 3}, seed=7)
+    small.classifier("trec6", model, 9, "paced", {"val_every": 2}, 7)
+    small.classifier("trec6", model, 9, "paced-last", {"last": True, "use_discriminative": False, "lr": 0.001,
+                                                       "use_regular_schedule": True, "early_stopping": True,
+                                                       "val_every": 2}, 7)
+    lines = frame_of(small.folder).query("split == 'val' and n_seeds > 0")
+    # One block; of each row the three seeds that are alike, the others not averaged in.
+    assert dict(zip(lines["row"], lines["n_seeds"])) == {"last": 3, "freez + discr + stlr": 3}
+    assert not lines["constant"].str.contains("val_every").any()
 
 
 def test_a_profile_whose_flags_only_some_rows_read(tmp_path):

@@ -178,12 +178,14 @@ def test_number_of_processes_does_not_change_what_is_yielded():
             taken.append(batch)
             yield batch
 
-    alone = list(tokenization.tokenize(batches, workers=1))
-    stream = tokenization.tokenize(noted(), workers=2)
-    first = next(stream)
-    # Memory holds some batches, not the corpus.
-    assert len(taken) <= 2 * tokenization.BATCHES_IN_FLIGHT + 1 < len(batches)
-    assert [first, *stream] == alone
+    with tokenization.Processes(1) as one:
+        alone = list(one.run(batches, tokenization.work()))
+    with tokenization.Processes(2) as two:
+        stream = two.run(noted(), tokenization.work())
+        first = next(stream)
+        # Memory holds some batches, not the corpus.
+        assert len(taken) <= 2 * tokenization.BATCHES_IN_FLIGHT + 1 < len(batches)
+        assert [first, *stream] == alone
     assert [key for key, _ in alone] == [key for key, _ in batches]
     assert [tokens.decode_line(line) for _, lines in alone for line, _ in lines] == \
         tokenization.tokenize_texts([[text] for text in texts])

@@ -549,6 +549,7 @@ REFUSED = {
     "cycle": (STAGES, {"pct_start": 0.5}, "--pct_start shapes the schedule one_cycle"),
     "beta1": (STAGES, {"schedule": "one_cycle", "beta1": 0.8}, "--beta1 is one number"),
     "patience": (STAGES, {"patience": 6}, "--patience is read by --early_stopping alone"),
+    "pace of validation": (STAGES, {"early_stopping": True, "patience": 2, "val_every": 3}, "--val_every=3 lets more"),
     "precision": (STAGES, {"precision": "fp16", "cuda_id": -1}, "--precision=fp16 needs a GPU"),
     "dropmult": (STAGES, {"dropmult": 9}, "--dropmult=9 makes the input dropout"),
     "freeze": (("finetune_lm",), {"freeze_epochs": 1, "preload": False}, "--freeze_epochs trains"),

@@ -15,7 +15,8 @@ from typing import Iterable
 # The patterns that this was worked out for, by `_digest`. With others no piece is plain.
 KNOWN_PATTERNS = {"c785e185c1f7983dd8f532c2d40d79ca5c50dc7f02b3df40e721e86758e3c885"}  # English in spaCy 3.8
 
-_PLAIN = re.compile(r"""((?:["'(\[*]|\.\.+)*)([a-z]+(?:-{1,3}[a-z]+)*|[0-9]+)((?:'s)?(?:[,;:!?)"'\]*]|\.+)*)""")
+# Possessive, so that a run of dots is tried in one way only.
+_PLAIN = re.compile(r"""((?:["'(\[*]|\.\.++)*+)([a-z]+(?:-{1,3}[a-z]+)*|[0-9]+)((?:'s)?+(?:[,;:!?)"'\]*]|\.++)*+)""")
 _TOKENS = re.compile(r"[a-z0-9]+|'s(?![a-z0-9])|\.+|-+|[^ ]")
 _WORDS_WITHIN = re.compile(r"[^-]+")
 
@@ -62,6 +63,6 @@ def _digest(tokenizer) -> str:
     """Of all that decides on affixes: each function is a compiled pattern's, None, or one that no digest knows."""
     functions = (tokenizer.prefix_search, tokenizer.suffix_search, tokenizer.infix_finditer, tokenizer.token_match,
                  tokenizer.url_match)
-    patterns = ("" if function is None else getattr(function.__self__, "pattern", repr(function))
+    patterns = ("" if function is None else getattr(getattr(function, "__self__", None), "pattern", repr(function))
                 for function in functions)
     return hashlib.sha256("\0".join(patterns).encode()).hexdigest()

@@ -16,16 +16,12 @@ import re
 from codecs import BOM_UTF8
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Iterable, Iterator, NamedTuple, Sequence
+from typing import BinaryIO, Iterable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
 from .errors import UserError
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-LABEL = "label"
 # Python's own bound of 131,072 characters a field is shorter than long Wikipedia articles.
 _FIELD_LIMIT = 2**31 - 1
 _INTEGER = re.compile(r"[+-]?[0-9]+")
@@ -116,23 +112,25 @@ def _opened(path: Path | str) -> BinaryIO:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def read_chunks(path: Path | str, n_lbls: int, chunksize: int, n_texts: int | None = None) -> "Iterator[pd.DataFrame]":
-    """A split's csv file in frames of at most `chunksize` rows; memory is bounded by one of them.
+class Chunk(NamedTuple):
+    """Rows of a split's csv file: the number of the first, their labels ("" where there are none; white space around a
+    label is no part of it), and of each its text columns, exactly as in the file."""
+
+    first: int
+    labels: list[str]
+    texts: list[list[str]]
+
+
+def read_chunks(path: Path | str, n_lbls: int, chunksize: int, n_texts: int | None = None) -> Iterator[Chunk]:
+    """A split's csv file in chunks of at most `chunksize` rows; memory is bounded by one of them.
 
     Args:
         n_lbls: 1 when the first column is the label, 0 when every column is text.
         n_texts: text columns that each row must have; without it, as many as the first row has.
 
-    Yields:
-        Frames of strings with the columns "label" (when there is one; white space around a label is no part of it),
-        "text0", "text1", ...; the index is the row number in the file. Texts are exactly as in the file.
-
     Raises:
         UserError: names the file and the row that is not as the module's docstring says.
     """
-    # pandas takes half a second to import, and not every user of this module reads a corpus.
-    import pandas as pd
-
     with _opened(path) as file:
         rows = read_rows(file, path)
         columns = None if n_texts is None else n_lbls + n_texts
@@ -141,11 +139,7 @@ def read_chunks(path: Path | str, n_lbls: int, chunksize: int, n_texts: int | No
             columns = columns or len(chunk[0])
             for number, row in enumerate(chunk, start):
                 check_row(row, columns, n_lbls, path, number)
-            names = [LABEL] * n_lbls + [f"text{i}" for i in range(columns - n_lbls)]
-            fields = dict(zip(names, zip(*chunk)))
-            if n_lbls:
-                fields[LABEL] = [label.strip() for label in fields[LABEL]]
-            yield pd.DataFrame(fields, index=range(start, start + len(chunk)), dtype=str)
+            yield Chunk(start, [row[0].strip() if n_lbls else "" for row in chunk], [row[n_lbls:] for row in chunk])
             start += len(chunk)
 
 

@@ -160,8 +160,9 @@ FLAGS: dict[str, Flag] = {
     "early_stopping": Flag("bool", TRAINING, "stop after --patience epochs without a better validation loss, keep the "
                                              "best"),
     "patience": Flag("int", TRAINING, "epochs that --early_stopping waits", low=1),
-    "val_every": Flag("int", TRAINING, "epochs from one validation to the next; the last is validated in any case. With "
-                                       "few training documents validation takes longer than they do", low=1),
+    "val_every": Flag("int", TRAINING, "epochs from one validation to the next; the last, and each step of "
+                                       "--chain_thaw, is validated in any case. With few training documents "
+                                       "validation takes longer than they do", low=1),
     "notrain": Flag("bool", TRAINING, "keep the pretrained weights as they are, matched to the vocabulary"),
     "sampled": Flag("bool", TRAINING, "sampled softmax in training; validation is always by the full softmax"),
     "seed": Flag("int", TRAINING, "seed of weights, order and dropout", low=0, high=2**32 - 1),

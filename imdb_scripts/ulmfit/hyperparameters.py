@@ -127,6 +127,9 @@ def check_flags(flags: dict[str, Any], typed: set[str]) -> None:
                          "rate for all; choose one")
     if "patience" in typed and not flags["early_stopping"]:
         raise UsageError("--patience is read by --early_stopping alone; leave it out or add --early_stopping")
+    if flags.get("early_stopping") and flags["val_every"] > flags["patience"]:
+        raise UsageError(f"--val_every={flags['val_every']} lets more epochs pass than the --patience="
+                         f"{flags['patience']} of --early_stopping; lower the one or raise the other")
     if flags["precision"] == "fp16" and flags["cuda_id"] == -1:
         raise UsageError("--precision=fp16 needs a GPU and --cuda_id=-1 is the CPU; --precision=bf16 runs on either")
 

@@ -62,46 +62,62 @@ def _encoded(rows: Sequence[Sequence[str]], lang: str, sp_model: Path | None) ->
     return [(line, line.count(" ") + 1) for line in _tokenizer(lang, sp_model).lines(rows)]
 
 
-def tokenize(batches: Iterable[tuple[Key, Sequence[Sequence[str]]]], lang: str = "en", workers: int | None = None,
-             sp_model: Path | None = None) -> Iterator[tuple[Key, list[tuple[str, int]]]]:
-    """Tokenizes a stream of documents; what it yields does not depend on the number of processes.
+def work(lang: str = "en", sp_model: Path | None = None) \
+        -> Callable[[Sequence[Sequence[str]]], list[tuple[str, int]]]:
+    """The tokenizing of documents, for `Processes`: of each (line of a token file, number of tokens).
 
-    batches: (key, rows) with one list of text columns a row; the key is handed back and stays in this process.
-    workers: processes, by default one a core; 1 does the work here. sp_model: cuts into its subwords, not words.
-
-    Yields (key, [(line of a token file, number of tokens), ...]) in the order of the batches, of which a bounded
-    number is taken in advance. Raises UserError when the language cannot be tokenized or a process is killed.
+    sp_model: cuts into its subwords, not words. It raises UserError when the language cannot be tokenized.
     """
-    return in_processes(batches, partial(_encoded, lang=lang, sp_model=sp_model), workers)
+    return partial(_encoded, lang=lang, sp_model=sp_model)
 
 
-def in_processes(batches: Iterable[tuple[Key, Sequence[Sequence[str]]]],
-                 work: Callable[[Sequence[Sequence[str]]], Result],
-                 workers: int | None = None) -> Iterator[tuple[Key, Result]]:
-    """Yields (key, work(rows)) of each batch, in their order; `work` must be a function that can be sent to a process.
+class Processes:
+    """Processes that work on streams of documents; what comes out does not depend on their number.
 
-    Raises UserError when a process is killed.
+    workers: how many, by default one a core; with 1 the work is done here. To be used in a `with` statement.
     """
-    workers = workers or available_cores()
-    if workers == 1:
-        for key, rows in batches:
-            yield key, work(rows)
-        return
-    # A forked process would inherit the locks of other threads (BLAS starts some on import); a spawned one is clean.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
-    try:
-        for _ in range(workers):
-            pool.submit(work, [])  # so that a process imports what it needs while the first batch is read
+
+    def __init__(self, workers: int | None = None):
+        self.workers = workers or available_cores()
+        # A forked process would inherit the locks of other threads (BLAS starts some on import); a spawned one is
+        # clean.
+        self._pool = None if self.workers == 1 else \
+            ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), _end_with_parent)
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def prepare(self, work: Callable[[Sequence[Sequence[str]]], object]) -> None:
+        """Has each process import what the work needs, while this one reads."""
+        if self._pool is not None:
+            for _ in range(self.workers):
+                self._pool.submit(work, [])
+
+    def run(self, batches: Iterable[tuple[Key, Sequence[Sequence[str]]]],
+            work: Callable[[Sequence[Sequence[str]]], Result]) -> Iterator[tuple[Key, Result]]:
+        """Yields (key, work(rows)) of each batch, in their order, a bounded number of them taken in advance.
+
+        batches: (key, rows) with one list of text columns a row; the key stays in this process. work: a function that
+        can be sent to another. Raises UserError when a process is killed.
+        """
+        if self._pool is None:
+            for key, rows in batches:
+                yield key, work(rows)
+            return
         waiting = deque()
-        for key, rows in batches:
-            waiting.append((key, pool.submit(work, rows)))
-            if len(waiting) > BATCHES_IN_FLIGHT * workers:
+        try:
+            for key, rows in batches:
+                waiting.append((key, self._pool.submit(work, rows)))
+                if len(waiting) > BATCHES_IN_FLIGHT * self.workers:
+                    key, future = waiting.popleft()
+                    yield key, future.result()
+            while waiting:
                 key, future = waiting.popleft()
                 yield key, future.result()
-        while waiting:
-            key, future = waiting.popleft()
-            yield key, future.result()
-    except BrokenProcessPool as error:
-        raise UserError("a tokenizing process was killed, probably for want of memory; use fewer --workers") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        except BrokenProcessPool as error:
+            raise UserError("a tokenizing process was killed, probably for want of memory; use fewer --workers") \
+                from error

@@ -343,7 +343,7 @@ class Training:
         if better and self.keep_best and previous is not None:
             self._best_path(previous["epoch"]).unlink(missing_ok=True)
         if stop:
-            self.run.say(f"no better validation loss for {phase.patience} epochs: stopped, back to epoch "
+            self.run.say(f"no better validation loss for {self.bad_epochs} epochs: stopped, back to epoch "
                          f"{self.best['epoch'] + 1}")
             raise CancelFitException
 

@@ -1,7 +1,8 @@
 """Word tokens: those of fastai's default pipeline, token for token.
 
 fastai's text rules and spaCy's tokenizer run as they are, but once for each distinct piece of text between spaces, and
-on many at a time; `WordTokenizer` says when that is exact and what it does where it is not.
+on many at a time; `WordTokenizer` says when that is exact and what it does where it is not. What spaCy would make of
+most pieces is known without it (`affixes`).
 """
 
 import importlib.util
