@@ -65,21 +65,22 @@ def create_toks(dir_path=None, chunksize=24000, n_lbls=1, lang="en", val_seed=0,
     run = records.open_run(create_toks, asked.run_id, flags, inputs, artefact=asked.artefact, dataset=folder.name)
     if run.reused:
         return
-    with run, ExitStack() as stack:
+    with run:
         began = time.monotonic()
-        processes = stack.enter_context(tokenization.Processes(workers))
-        processes.prepare(subwords.count_words if bpe and sp_model is None else tokenization.work(lang, sp_model))
-        n_lbls_of = {split: 0 if split == "unsup" else n_lbls for split in paths}
-        survey = _survey(paths, n_lbls_of, chunksize, val_seed)
-        for pattern in ("*.txt", "*.documents.csv", ".*.tmp"):
-            for leftover in run.artefact.glob(pattern):
-                leftover.unlink()
-        own_model, facts = None, {}
-        if bpe:
-            own_model, facts = _sentencepiece(run, sp_model, _batches(paths, n_lbls_of, chunksize, survey), survey,
-                                              processes, sp_type=sp_type, sp_vocab=sp_vocab, lang=lang)
-        batches = _batches(paths, n_lbls_of, chunksize, survey)
-        written, duplicates = _write(run, processes.run(batches, tokenization.work(lang, own_model)), survey)
+        # They end before memory is asked for, which is known of processes that have ended.
+        with tokenization.Processes(workers) as processes:
+            processes.prepare(subwords.count_words if bpe and sp_model is None else tokenization.work(lang, sp_model))
+            n_lbls_of = {split: 0 if split == "unsup" else n_lbls for split in paths}
+            survey = _survey(paths, n_lbls_of, chunksize, val_seed)
+            for pattern in ("*.txt", "*.documents.csv", ".*.tmp"):
+                for leftover in run.artefact.glob(pattern):
+                    leftover.unlink()
+            own_model, facts = None, {}
+            if bpe:
+                own_model, facts = _sentencepiece(run, sp_model, _batches(paths, n_lbls_of, chunksize, survey), survey,
+                                                  processes, sp_type=sp_type, sp_vocab=sp_vocab, lang=lang)
+            batches = _batches(paths, n_lbls_of, chunksize, survey)
+            written, duplicates = _write(run, processes.run(batches, tokenization.work(lang, own_model)), survey)
         seconds = time.monotonic() - began
         documents, total = (sum(split[count] for split in written.values()) for count in ("documents", "tokens"))
         for pair, count in duplicates.items():
