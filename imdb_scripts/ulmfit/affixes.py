@@ -1,6 +1,7 @@
 """Plain pieces of text, cut as spaCy cuts them, but without its regular expressions, which take most of its time.
 
-Nine in ten distinct pieces of an English text are a word, a hyphenated one or a number, with some punctuation around.
+Nine in ten distinct pieces of an English text are a word, a hyphenated one or a number, with some punctuation around
+and perhaps fastai's mark of capital letters before (`xxmaj word,` is two pieces to spaCy, and plain as well).
 spaCy takes prefixes and suffixes off one at a time, until a special case (an abbreviation, a contraction, an emoticon)
 is left or no rule fits, and cuts the rest at infixes. With its patterns for English these steps are known beforehand
 for such a piece: each mark of punctuation is a token, dots in a row are one, so are `'s` and hyphens in a row between
@@ -15,8 +16,12 @@ from typing import Iterable
 # The patterns that this was worked out for, by `_digest`. With others no piece is plain.
 KNOWN_PATTERNS = {"c785e185c1f7983dd8f532c2d40d79ca5c50dc7f02b3df40e721e86758e3c885"}  # English in spaCy 3.8
 
-# Possessive, so that a run of dots is tried in one way only.
-_PLAIN = re.compile(r"""((?:["'(\[*]|\.\.++)*+)([a-z]+(?:-{1,3}[a-z]+)*|[0-9]+)((?:'s)?+(?:[,;:!?)"'\]*]|\.++)*+)""")
+# What fastai's rules put before a word, the marks before it, the word, the marks behind it. Possessive, so that a run of
+# dots is tried in one way only.
+_PLAIN = re.compile(r"""(?:xx(?:maj|up)\ )?
+                        ((?:["'(\[*]|\.\.++)*+)
+                        ([a-z]+(?:-{1,3}[a-z]+)*|[0-9]+)
+                        ((?:'s)?+(?:[,;:!?)"'\]*]|\.++)*+)""", re.VERBOSE)
 _TOKENS = re.compile(r"[a-z0-9]+|'s(?![a-z0-9])|\.+|-+|[^ ]")
 _WORDS_WITHIN = re.compile(r"[^-]+")
 

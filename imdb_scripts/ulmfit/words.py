@@ -84,9 +84,7 @@ class _Pieces(dict):
             previous = piece
         if together:
             self._learn_together(together)
-        # The first token of one that begins with its word is in no special case.
-        self.update((piece, (line, () if piece[0].isalnum() else self._endings(piece)))
-                    for piece, line in zip(plain, self.plain.lines(plain), strict=True))
+        self.update(zip(plain, zip(self.plain.lines(plain), map(self.endings_of_plain, plain)), strict=True))
 
     def _learn_together(self, pieces: dict[str, tuple[str, ...]]) -> None:
         """pieces: without white space, each with its endings, which the one before it does not have."""
@@ -94,6 +92,10 @@ class _Pieces(dict):
         text = " ".join([token.text_with_ws for token in self.tokenizer(" ".join(pieces))])
         lines = text.replace("\\", "\\\\").split("  ")
         self.update(zip(pieces, zip(lines, pieces.values(), strict=True), strict=True))
+
+    def endings_of_plain(self, piece: str) -> tuple[str, ...]:
+        # The first token of one that begins with its word is in no special case.
+        return () if piece[0].isalnum() else self._endings(piece)
 
     def _endings(self, piece: str) -> tuple[str, ...]:
         # No special case of several tokens holds one of these; `:x` is one, and `: xxmaj` common.
@@ -269,14 +271,23 @@ class WordTokenizer:
         if len(together) < len(unknown):
             together += (alone := [chunk for chunk in unknown if _SEPARATOR in chunk])
             texts += [text for chunk in alone for text in self._ruled([chunk])]
-        cut = list(map(_pieces_of, texts))
-        self._pieces.learn(chain.from_iterable(cut))
-        for chunk, text, pieces in zip(together, texts, cut, strict=True):
+        self._chunks.characters += sum(map(len, together))
+        plain = list(map(self._pieces.plain.is_plain, texts))
+        self._learn_plain(list(compress(together, plain)), list(compress(texts, plain)))
+        others = [(chunk, text, _pieces_of(text)) for chunk, text, known in zip(together, texts, plain, strict=True)
+                  if not known]
+        self._pieces.learn(chain.from_iterable(pieces for _, _, pieces in others))
+        for chunk, text, pieces in others:
             self._chunks[chunk] = self._line_of_pieces(text, pieces)
-            self._chunks.characters += len(chunk)
             _, endings = self._pieces[pieces[0]]
             if endings:
                 self._chunks.endings[chunk] = endings
+
+    def _learn_plain(self, chunks: list[str], texts: list[str]) -> None:
+        """Learns chunks of which the rules made these plain pieces, without a memory of the pieces."""
+        self._chunks.update(zip(chunks, self._pieces.plain.lines(texts), strict=True))
+        endings = map(self._pieces.endings_of_plain, texts)
+        self._chunks.endings.update((chunk, ends) for chunk, ends in zip(chunks, endings) if ends)
 
     def _ruled(self, chunks: list[str]) -> list[str]:
         """The chunks after those rules; one that holds the separator is alone. Notes the repetitive ones."""
