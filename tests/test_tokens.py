@@ -14,7 +14,7 @@ import pytest
 from fastai.text.core import defaults, tokenize_df
 
 from flow import SCRIPTS, interpret
-from ulmfit import tokenization, tokens, words
+from ulmfit import records, tokenization, tokens, words
 from ulmfit.errors import UsageError
 
 # Words, emoticons and marks on which spaCy's special cases, affixes and url rules act.
@@ -190,6 +190,28 @@ def test_number_of_processes_does_not_change_what_is_yielded():
     assert [tokens.decode_line(line) for _, lines in alone for line, _ in lines] == \
         tokenization.tokenize_texts([[text] for text in texts])
     assert all(len(tokens.decode_line(line)) == length for _, lines in alone for line, length in lines)
+
+
+def test_processes_have_ended_when_memory_is_asked_for(tmp_path, monkeypatch):
+    """The system tells it of those that have."""
+    from create_toks import create_toks
+
+    happened, leave = [], tokenization.Processes.__exit__
+
+    def entered(self):
+        happened.clear()
+        return self
+
+    def left(self, *error):
+        leave(self, *error)
+        happened.append("ended")
+
+    monkeypatch.setattr(tokenization.Processes, "__enter__", entered)
+    monkeypatch.setattr(tokenization.Processes, "__exit__", left)
+    monkeypatch.setattr(records, "peak_memory_mb", lambda: happened.append("asked") or 1.0)
+    (tmp_path / "train.csv").write_text("".join(f"{row % 2},some words\n" for row in range(40)))
+    create_toks(str(tmp_path), workers=2, results_dir=str(tmp_path / "results"))
+    assert happened[0] == "ended" and "asked" in happened
 
 
 def test_unknown_language_is_refused():
