@@ -6,9 +6,9 @@
 # of the rows that do not stop early.
 #     SEEDS="0 1 2" DATA=data/imdb PROFILE=small bash sweeps/figure3_low_shot.sh [--print | --dry_run | --status]
 # Runs: for each size and seed a subset, a language model, 3 classifiers and a baseline; one language model of all text.
-# Cost besides pretraining, at `small` on 2 cores by the records of TREC-6 in full precision: 17 minutes a seed for
-# TREC-6, to 200 labels; of IMDb, to 2,000 labels, semi-supervised and linear alone, 11 minutes a seed (6 epochs, bfloat16)
-# besides the language model's half an hour. At `paper` on one GPU, estimated and not measured: two hours a seed for IMDb.
+# Cost besides pretraining, on 2 cores in full precision: at `small` for TREC-6, to 200 labels, 17 minutes a seed; at
+# `reviews` for IMDb, semi-supervised and linear alone, 13 minutes a seed without the size 1,000, and the language model's
+# 72 minutes. At `paper` on one GPU, estimated and not measured: two hours a seed for IMDb.
 # The language model of all text is one for all seeds; LM_SEED="" makes one a seed.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 TABLE_ROWS="supervised semi_supervised scratch linear"

@@ -109,6 +109,8 @@ def test_gradients_by_every_argument_and_result(monkeypatch, n_in, size, batch, 
 
 def test_only_large_ones_in_bfloat16_are_ours(monkeypatch):
     called = []
+    monkeypatch.setattr(lstms, "HAS_BFLOAT16", True)
+    monkeypatch.setattr(nn.LSTM, "forward", lambda self, inputs, hidden: (inputs, hidden))
     monkeypatch.setattr(BFloat16LSTM, "apply", lambda *arguments: called.append(arguments) or arguments[:3])
     for size, kind, grad, ours in ((800, torch.bfloat16, True, True), (600, torch.bfloat16, True, False),
                                    (800, torch.float32, True, False), (800, torch.bfloat16, False, False)):
@@ -117,6 +119,22 @@ def test_only_large_ones_in_bfloat16_are_ours(monkeypatch):
         with torch.set_grad_enabled(grad):
             lstm(torch.zeros(1, 2, 4, dtype=kind), (torch.zeros(1, 1, size, dtype=kind),) * 2)
         assert bool(called) == ours
+
+
+def test_without_bfloat16_in_hardware_they_run_in_single_precision(monkeypatch):
+    monkeypatch.setattr(lstms, "HAS_BFLOAT16", False)
+    lstm = LSTM(4, 6, batch_first=True)
+    inputs, state = torch.randn(2, 5, 4).bfloat16(), torch.zeros(1, 2, 6).bfloat16()
+    expected, _ = nn.LSTM.forward(lstm, inputs.float(), (state.float(),) * 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        states, (h, c) = lstm(inputs, (state,) * 2)
+    assert states.dtype == h.dtype == c.dtype == torch.bfloat16
+    assert torch.equal(states, expected.bfloat16())
+    states.float().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.dtype == torch.float32 for parameter in lstm.parameters())
+    with torch.no_grad():
+        predicted, _ = lstm.bfloat16()(inputs, (state,) * 2)
+    assert (predicted.float() - expected).norm() < 0.02 * expected.norm()
 
 
 def test_what_is_not_wanted_is_not_made():

@@ -7,7 +7,8 @@ they are right: on a processor with AMX, torch's gradients of a bfloat16 LSTM ha
 hidden size is a multiple of 32 from 1,024 on, fastai's 1,152 among them; the relative error of the inputs' gradient is
 above 1, without a word (seen with torch 2.13, oneDNN 3.12). Its forward pass is right.
 
-Smaller LSTMs, single precision, and everything on a GPU are torch's own.
+Smaller LSTMs, single precision, and everything on a GPU are torch's own. A processor without bfloat16 runs a model in it
+with LSTMs of single precision: so that it runs, not for speed.
 """
 
 from typing import Callable
@@ -24,6 +25,8 @@ LARGE = 2_000_000
 # Torch has the gates as input, forget, cell, output; here the three sigmoids lie side by side.
 GATES = (0, 1, 3, 2)
 _buffers, _pool = Buffers(), Pool()
+# Without AVX512 torch (oneDNN) has no LSTM in bfloat16, and a product in it takes hundreds of times as long.
+HAS_BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class LSTM(nn.LSTM):
@@ -33,12 +36,24 @@ class LSTM(nn.LSTM):
         """Args: inputs (batch, steps, input_size), hidden: h and c (1, batch, hidden_size). Returns the states (batch,
         steps, hidden_size) and the last h and c."""
         kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.weight_ih_l0.dtype
+        if kind == torch.bfloat16 and inputs.device.type == "cpu" and not HAS_BFLOAT16:
+            return self._in_single_precision(inputs, hidden)
         large = 4 * self.hidden_size * (self.input_size + self.hidden_size) >= LARGE
         if not (large and kind == torch.bfloat16 and inputs.device.type == "cpu" and torch.is_grad_enabled()):
             return super().forward(inputs, hidden)
         states, h, c = BFloat16LSTM.apply(inputs, *hidden, self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0,
                                           self.bias_hh_l0)
         return states, (h, c)
+
+    def _in_single_precision(self, inputs: Tensor, hidden: tuple[Tensor, Tensor]) \
+            -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Takes and returns bfloat16."""
+        weights = self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0
+        with torch.autocast("cpu", enabled=False):
+            states, h, c = torch._VF.lstm(inputs.float(), [state.float() for state in hidden],
+                                          [weight.float() for weight in weights], True, 1, 0.0, self.training, False,
+                                          True)
+        return states.bfloat16(), (h.bfloat16(), c.bfloat16())
 
 
 class BFloat16LSTM(torch.autograd.Function):
@@ -167,7 +182,8 @@ def _linear(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
     product of few rows.
     """
     mkldnn = torch.ops.mkldnn
-    if not (hasattr(mkldnn, "_reorder_linear_weight") and hasattr(mkldnn, "_linear_pointwise")):
+    lays_out = hasattr(mkldnn, "_reorder_linear_weight") and hasattr(mkldnn, "_linear_pointwise")
+    if not lays_out or (weight.dtype == torch.bfloat16 and not HAS_BFLOAT16):
         return lambda x: x @ weight.T
     packed = mkldnn._reorder_linear_weight(weight, rows)
     return lambda x: mkldnn._linear_pointwise(x, packed, None, "none", [], "")
