@@ -166,7 +166,9 @@ def blocks(table: Table, results: list[Result], broken: list[tuple[Result, str]]
     for dataset in sorted({group.dataset for group in groups}, key=_dataset_order):
         own = sorted((group for group in groups if group.dataset == dataset),
                      key=lambda group: (-sum(map(len, group.rows.values())), "n_labels" in group.constant))
-        full = [group for group in own if len(group.rows) > len(table.rows) / 2] or own[:1]
+        # A subset of the labels with full ULMFiT alone is a point of Figure 3 and no table.
+        full = [group for group in own if len(group.rows) > len(table.rows) / 2] or [
+            group for group in own[:1] if "n_labels" not in group.constant or len(group.rows) > 1]
         shown += full
         if len(own) > len(full):
             left_out.append(f"{DATASETS.get(dataset, dataset)}: not shown are the runs of few rows with other flags in "

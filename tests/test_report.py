@@ -136,7 +136,6 @@ def test_the_page_of_nothing(tmp_path):
     assert not read.open and all(link[1:] in read.ids for link in read.links)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser (Debian's chromium)")
 def test_the_page_of_a_users_own_sweep(tmp_path):
     made = Made(tmp_path, documents=60)
     made.corpus("own")
@@ -149,6 +148,7 @@ def test_the_page_of_a_users_own_sweep(tmp_path):
     assert page.index("Ablation by lr") < page.index("Tables 2 and 3") and "IMDb: no run" not in page
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser (Debian's chromium)")
 def test_in_a_browser(page, made, tmp_path):
     """No message on the console, a link to a card opens it, nothing is wider than a phone's screen, and the cells that
     the browser has are those of the csv."""

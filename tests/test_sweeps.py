@@ -138,7 +138,7 @@ def test_variables_choose(tmp_path):
 
 def test_few_labels_have_epochs_of_their_own(tmp_path):
     place = elsewhere(tmp_path, "reviews", SEEDS="0", LABELS="100 300")
-    for variables, (few, more, pace) in (({}, ("20", "3", {"val_every": "22"})),
+    for variables, (few, more, pace) in (({}, ("20", "15", {"val_every": "22"})),
                                          ({"CLAS": "--cl=9"}, ("9", "9", {})),
                                          ({"CLAS": "--cl=9", "CLAS_300": "--cl=8", "VAL_EVERY_100": "5"},
                                           ("9", "8", {"val_every": "5"}))):
