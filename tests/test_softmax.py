@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from ulmfit import models
-from ulmfit.softmax import HEAD, ROWS, SAMPLES, Buffers, DecoderLoss, linear_cross_entropy, sampled_cross_entropy, skip_decoder
+from ulmfit.softmax import (HEAD, ROWS, SAMPLES, Buffers, DecoderLoss, linear_cross_entropy, loss_and_correct,
+                            sampled_cross_entropy, skip_decoder)
 
 torch.set_num_threads(1)
 VOCAB, SIZE, HEAD_WORDS = 40, 6, 5
@@ -124,7 +125,7 @@ def stock_loss(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> torc
 
 
 def test_validation_is_that_of_the_whole_logits(monkeypatch):
-    monkeypatch.setattr("ulmfit.softmax.ROWS", 4)
+    monkeypatch.setattr("ulmfit.softmax.VALIDATION_ROWS", 4)
     plain, model = language_model().eval(), language_model().eval()
     skip_decoder(model)
     # Sampling is for training alone.
@@ -135,6 +136,20 @@ def test_validation_is_that_of_the_whole_logits(monkeypatch):
         y[0] = logits[0].argmax(-1)
         torch.testing.assert_close(loss(model(x)[0], y), F.cross_entropy(logits.flatten(0, 1), y.flatten()))
     assert loss.correct == (logits.argmax(-1) == y).sum() >= 5
+
+
+@pytest.mark.parametrize("scale", [1, 1e3])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_validation_of_logits_of_any_size(monkeypatch, scale, with_bias):
+    monkeypatch.setattr("ulmfit.softmax.VALIDATION_ROWS", 5)
+    torch.manual_seed(0)
+    hidden, weight, bias = torch.randn(23, 7) * scale, torch.randn(11, 7), torch.randn(11) * scale
+    bias = bias if with_bias else None
+    logits = F.linear(hidden.double(), weight.double(), None if bias is None else bias.double())
+    targets = torch.where(torch.arange(23) % 2 == 0, logits.argmax(1), torch.randint(11, (23,)))
+    loss, correct = loss_and_correct(hidden, targets, weight, bias)
+    assert loss.item() == pytest.approx(F.cross_entropy(logits, targets).item(), rel=1e-5)
+    assert correct == (logits.argmax(1) == targets).sum() >= 12
 
 
 @pytest.mark.parametrize("samples", [0, 4])

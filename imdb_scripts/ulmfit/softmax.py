@@ -22,7 +22,7 @@ HEAD, SAMPLES = 2000, 4096
 # Words are padded to a multiple of this and columns to one of COLUMNS: whole tiles of the CPU's matrix unit.
 WORDS, COLUMNS = 256, 32
 # Rows whose logits fit in the cache.
-ROWS = 512
+ROWS, VALIDATION_ROWS = 512, 256
 # Sums of 16 bits are rounded to 16 bits: so many partial ones keep the sum of a row precise.
 PARTS = 16
 
@@ -61,16 +61,23 @@ def _hand_on(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return dropped, states, dropped
 
 
+@torch.no_grad()
 def loss_and_correct(hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, int]:
-    """The mean cross-entropy, and how many targets have the largest logit of their row.
+    """The mean cross-entropy, and how many targets have the largest logit of their row. No gradients.
 
-    Args: those of `linear_cross_entropy`. By torch's own functions, some rows at a time.
+    Args: those of `linear_cross_entropy`. Of their own type, some rows at a time, whose logits stay in the cache.
     """
-    total, correct = hidden.new_zeros(()), 0
-    for rows, of_rows in zip(hidden.split(ROWS), targets.split(ROWS)):
-        logits = F.linear(rows, weight, bias)
-        total += F.cross_entropy(logits, of_rows, reduction="sum")
-        correct += int((logits.argmax(-1) == of_rows).sum())
+    total, correct, across = hidden.new_zeros(()), 0, weight.T
+    memory = hidden.new_empty(min(len(hidden), VALIDATION_ROWS), len(weight))
+    for rows, of_rows in zip(hidden.split(VALIDATION_ROWS), targets.split(VALIDATION_ROWS)):
+        logits = memory[:len(rows)]
+        if bias is None:
+            torch.mm(rows, across, out=logits)
+        else:
+            torch.addmm(bias, rows, across, out=logits)
+        largest, of_targets = logits.amax(1), logits.gather(1, of_rows[:, None]).squeeze(1)
+        correct += int((of_targets == largest).sum())
+        total += (logits.sub_(largest[:, None]).exp_().sum(1).log() + largest - of_targets).sum()
     return total / len(hidden), correct
 
 
