@@ -15,9 +15,11 @@ from matplotlib.figure import Figure  # noqa: E402
 WIDTH = 3.4  # inches: a column of a two-column page
 DPI = 300
 
-# Okabe & Ito 2008, told apart by colour-blind readers; without yellow, which is faint on paper. In this order their
-# greys differ too, and each has a marker, a line and a hatch of its own.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#56B4E9", "#E69F00")
+# Indigo, purple, green, rose and cyan of Tol's muted scheme (SRON/EPS/TN/09-002), orange and black of Okabe & Ito 2008:
+# chosen so that colour-blind readers tell every two apart, and that on grey paper every two differ by at least 0.09 of
+# the way from black to white, the first four, which most figures make do with, by 0.19. (Okabe & Ito's own blue,
+# pink and orange are one grey.) Each has a marker and a line of its own as well.
+COLOURS = ("#332288", "#E69F00", "#AA4499", "#000000", "#117733", "#CC6677", "#88CCEE")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 REFERENCE, OTHER, MISSING_GREY = "#0072B2", "#9ecae1", "#888888"

@@ -219,10 +219,34 @@ def test_nothing_in_a_figure_is_cut_or_covers_another(page, made, monkeypatch):
     assert "schedules-trec6" in checked and "low_shot-imdb" in checked
 
 
-def test_the_colours_differ_in_grey_and_each_line_has_its_own_marks():
-    greys = [np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114)) for colour in style.COLOURS[:4]]
+def smallest_gap(points):
+    """The smallest distance of two points, shape (points, dimensions)."""
+    apart = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    return apart[np.triu_indices(len(points), 1)].min()
+
+
+def test_every_two_colours_differ_in_grey_and_each_line_has_its_own_marks():
+    greys = np.array([np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114)) for colour in style.COLOURS])
+    assert smallest_gap(greys[:, None]) >= 0.09 and smallest_gap(greys[:4, None]) >= 0.19
+    assert greys.max() < 0.75  # seen on white paper
     assert len(set(style.MARKERS)) == len(set(map(str, style.LINES))) == len(style.COLOURS)
-    assert np.ptp(greys) > 0.3
+
+
+# Machado, Oliveira & Fernandes 2009, at full severity, of linear RGB.
+@pytest.mark.parametrize("seen", [
+    np.eye(3),
+    [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]],
+    ids=["all cones", "protanopia", "deuteranopia", "tritanopia"])
+def test_colour_blind_readers_tell_every_two_colours_apart(seen):
+    """By their distance in CIELAB (1976): 2.3 is just noticeable, Okabe & Ito's seven come to 16."""
+    rgb = np.array([matplotlib.colors.to_rgb(colour) for colour in style.COLOURS])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = np.clip(linear @ np.transpose(seen), 0, 1) @ to_xyz.T / to_xyz.sum(axis=1)
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116).T
+    assert smallest_gap(np.column_stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])) >= 16
 
 
 def test_learning_rates_are_those_of_the_steps(made):
