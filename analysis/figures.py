@@ -6,10 +6,11 @@ Each function writes NAME.pdf and NAME.png and returns their paths, an empty lis
 import gzip
 import math
 from pathlib import Path
-from typing import Sequence
+from typing import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from ulmfit.errors import UserError
 
@@ -71,14 +72,20 @@ def _seeds(counts: pd.Series) -> str:
 
 
 def low_shot(frame: pd.DataFrame, folder: Path, name: str, dataset: str) -> list[Path]:
-    """Error on val against the number of labels, on a logarithmic axis, with 95% intervals (the paper's Figure 3)."""
-    lines = frame[(frame["dataset"] == dataset) & (frame["split"] == "val") & (frame["n_seeds"] > 0)]
-    if not len(lines):
+    """Error on val against the number of labels, on a logarithmic axis, with 95% intervals (the paper's Figure 3).
+
+    A curve is broken at a size that it has no run of. Nothing is drawn where only one size was run.
+    """
+    every = frame[(frame["dataset"] == dataset) & (frame["split"] == "val")]
+    lines = every[every["n_seeds"] > 0]
+    if lines["n_labels"].nunique() < 2:
         return []
     curves = list(dict.fromkeys(lines["row"]))
-    with style.figure(2.3 + 0.16 * math.ceil(len(curves) / 2)) as (made, [axes]):
+    columns = _columns(curves)
+    with style.figure(2.3 + 0.16 * math.ceil(len(curves) / columns)) as (made, [axes]):
         for number, curve in enumerate(curves):
-            own = lines[lines["row"] == curve].sort_values("n_labels")
+            # With the sizes that were not run: their errors are NaN, which no line goes through.
+            own = every[every["row"] == curve].sort_values("n_labels")
             x, kind = own["n_labels"].astype(float), number % len(style.COLOURS)
             errors = np.array([own["error"] - own["low"], own["high"] - own["error"]]).clip(0)
             axes.errorbar(x * _beside(number, len(curves)), own["error"], yerr=errors, color=style.COLOURS[kind],
@@ -91,8 +98,13 @@ def low_shot(frame: pd.DataFrame, folder: Path, name: str, dataset: str) -> list
         axes.set_xlabel("labelled training documents")
         axes.set_ylabel("val error (%)")
         axes.set_title(dataset_title(dataset) + _seeds(lines["n_seeds"]), loc="left")
-        made.legend(loc="outside lower center", ncols=2 if max(map(len, curves)) < 30 else 1, handlelength=3)
+        made.legend(loc="outside lower center", ncols=columns, handlelength=3)
         return style.save(made, folder, name)
+
+
+def _columns(labels: Iterable[str]) -> int:
+    """How many columns of the legend find room beside each other."""
+    return 2 if max(map(len, labels)) < 30 else 1
 
 
 def _beside(number: int, count: int) -> float:
@@ -117,15 +129,19 @@ def errors_by_epoch(rows: dict[str, list[Run]], folder: Path, name: str, title: 
     """Validation error after each epoch, the mean over seeds with the range they span (the paper's Figure 4).
 
     rows: the runs of each line. A line ends at the first epoch that one of its runs did not have; it has a point where
-    all were validated.
+    all were validated. The legend names the band, and each line's seeds where their numbers differ.
     """
     lines = {row: [{epoch["epoch"] + 1: epoch["error"] for epoch in run.epochs() if "error" in epoch} for run in runs]
              for row, runs in rows.items()}
-    lines = {row: [errors for errors in own if errors] for row, own in lines.items()}
-    if not any(lines.values()):
+    lines = {row: validated for row, own in lines.items() if (validated := [errors for errors in own if errors])}
+    if not lines:
         return []
-    with style.figure(2.4) as (made, [axes]):
-        for number, (row, own) in enumerate((row, own) for row, own in lines.items() if own):
+    counts = pd.Series([len(own) for own in lines.values()])
+    if counts.nunique() > 1:
+        lines = {f"{row}, n={len(own)}": own for row, own in lines.items()}
+    columns = _columns(lines)
+    with style.figure(2.1 + 0.16 * math.ceil((len(lines) + 1) / columns)) as (made, [axes]):
+        for number, (row, own) in enumerate(lines.items()):
             kind = number % len(style.COLOURS)
             epochs = sorted(set(own[0]).intersection(*own[1:]))
             values = np.array([[errors[epoch] for epoch in epochs] for errors in own])
@@ -138,13 +154,22 @@ def errors_by_epoch(rows: dict[str, list[Run]], folder: Path, name: str, title: 
         axes.grid(axis="y")
         axes.set_xlabel("epoch")
         axes.set_ylabel("val error (%)")
-        axes.set_title(title, loc="left")
-        made.legend(loc="outside lower center", ncols=2, handlelength=3)
+        axes.set_title(title + _seeds(counts), loc="left")
+        handles = axes.get_legend_handles_labels()[0]
+        if counts.max() > 1:
+            handles.append(Patch(facecolor=style.MISSING_GREY, alpha=0.4, label="mean and range over seeds"))
+        made.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=3)
         return style.save(made, folder, name)
 
 
 def _whole_epochs(axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    """Ticks at whole epochs alone; a single epoch stands in the middle."""
+    low, high = axes.dataLim.intervalx
+    if low == high:
+        axes.set_xlim(low - 1, high + 1)
+        axes.set_xticks([low])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
 
 
 def training_curves(runs: dict[str, Run], folder: Path, name: str) -> list[Path]:
@@ -188,22 +213,57 @@ def learning_rates(run: Run) -> tuple[np.ndarray, np.ndarray]:
     return rates, trains
 
 
-def schedules(runs: dict[str, Run], folder: Path, name: str) -> list[Path]:
-    """The learning rate of each layer group at each update, as it was run; a gap where the group was frozen."""
-    read = {title: learning_rates(run) for title, run in runs.items() if (run.folder / "steps.csv.gz").is_file()}
+def by_rate(rates: np.ndarray, trains: np.ndarray) -> dict[tuple[int, ...], np.ndarray]:
+    """What `learning_rates` returns, by the groups that are trained at one rate.
+
+    Returns for each set of groups, counted from the last one down ((0,): the last alone, (0, 1): the last two), their
+    rate at each update, shape (updates,), NaN where another set or none of them is trained at it. Small sets first.
+    """
+    groups = rates.shape[1]
+    together = trains[:, :, None] & trains[:, None, :] & (rates[:, :, None] == rates[:, None, :])
+    sets = together @ (1 << np.arange(groups))  # of each group those with its rate, as bits; 0: frozen
+    lines = {}
+    for bits in np.unique(sets[sets > 0]):
+        members = [group for group in range(groups) if bits >> group & 1]
+        lines[tuple(groups - 1 - group for group in reversed(members))] = np.where(
+            sets[:, members[0]] == bits, rates[:, members[0]], math.nan)
+    return dict(sorted(lines.items(), key=lambda line: (len(line[0]), line[0])))
+
+
+def _groups(members: tuple[int, ...], groups: int) -> str:
+    """A key of `by_rate` in words."""
+    low, high = members[0], members[-1]
+    if len(members) == groups:
+        return "all groups"
+    if high == low:
+        return f"{low} below" if low else "last group"
+    if high - low + 1 > len(members):
+        return ", ".join(_groups((member,), groups) for member in members)
+    return f"{low} to {high} below" if low else f"last {len(members)} groups"
+
+
+def schedules(read: dict[str, tuple[np.ndarray, np.ndarray]], folder: Path, name: str) -> list[Path]:
+    """The learning rate of each layer group at each update, as it was run, a panel a run; what is frozen has no line.
+
+    read: what `learning_rates` returns, by title. Groups that are trained at one rate are one line, a thick one.
+    """
     if not read:
         return []
-    groups = max(rates.shape[1] for rates, _ in read.values())
-    with style.figure(0.55 + 1.2 * len(read), rows=len(read)) as (made, panels):
+    panels_lines = {title: {_groups(members, rates.shape[1]): (len(members), line)
+                            for members, line in by_rate(rates, trains).items()}
+                    for title, (rates, trains) in read.items()}
+    sizes = {label: size for lines in panels_lines.values() for label, (size, _) in lines.items()}
+    # Single groups first, from the last one down, so that each has the same style in every figure; then the largest.
+    labels = sorted(sizes, key=lambda label: (sizes[label] > 1, -sizes[label], label != "last group", label))
+    columns = min(3 if max(map(len, labels)) > len("last group") else 4, len(labels))
+    with style.figure(0.4 + 1.2 * len(read) + 0.16 * math.ceil(len(labels) / columns),
+                      rows=len(read)) as (made, panels):
         handles = {}
-        for axes, (title, (rates, trains)) in zip(panels, read.items()):
-            for group in range(rates.shape[1]):
-                # From the top group down, so that the same style is the last group's in every panel.
-                kind = (rates.shape[1] - 1 - group) % len(style.COLOURS)
-                label = "last group" if kind == 0 else f"{kind} below"
-                shown = np.where(trains[:, group], rates[:, group], math.nan)
-                [handles[label]] = axes.plot(np.arange(len(rates)), shown, color=style.COLOURS[kind],
-                                             linestyle=style.LINES[kind], linewidth=1)
+        for axes, (title, lines) in zip(panels, panels_lines.items()):
+            for label, (size, line) in lines.items():
+                kind = labels.index(label) % len(style.COLOURS)
+                [handles[label]] = axes.plot(np.arange(len(line)), line, color=style.COLOURS[kind],
+                                             linestyle=style.LINES[kind], linewidth=1 if size == 1 else 2)
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
@@ -211,8 +271,7 @@ def schedules(runs: dict[str, Run], folder: Path, name: str) -> list[Path]:
             axes.set_ylabel("rate")
             axes.set_title(title, loc="left")
         panels[-1].set_xlabel("update")
-        ordered = sorted(handles, key=lambda label: (label != "last group", label))
-        made.legend([handles[label] for label in ordered], ordered, loc="outside lower center", ncols=min(4, groups),
+        made.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=columns,
                     handlelength=2.6, columnspacing=1.2)
         return style.save(made, folder, name)
 

@@ -70,7 +70,8 @@ def _training_figures(found: Study, blocks: list[Block], folder: Path) -> list[t
         first = rows[reference][0]
         behind = found.archive.parent(first, "language_model")
         losses = {f"{title}, classifier": first} | ({f"{title}, language model": behind} if behind else {})
-        rates = {f"{title}, {row}": runs[0] for row, runs in chosen(_SCHEDULES).items()}
+        rates = {f"{title}, {row}": figures.learning_rates(runs[0]) for row, runs in chosen(_SCHEDULES).items()
+                 if (runs[0].folder / "steps.csv.gz").is_file()}
         for what, paths in (
                 ("validation error by epoch", draw_epochs(block, folder)),
                 ("learning rates as they were run", figures.schedules(rates, folder, f"schedules-{name}")),

@@ -267,3 +267,86 @@ def test_runs_without_what_a_figure_needs(tmp_path):
     assert figures.training_curves({"x": run}, tmp_path, "x") == []
     assert figures.errors_by_epoch({"x": [run]}, tmp_path, "x") == []
     assert figures.confusion(np.zeros((2, 2)), ["a", "b"], tmp_path, "x")  # a class without documents divides by none
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What each figure shows instead of its files: by name its axes' lines, titles and ticks, and its legend's texts."""
+    shown = {}
+
+    def look(figure, folder, name):
+        figure.canvas.draw()
+        legends = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+        assert all(legend.get_window_extent().x1 <= figure.bbox.x1 + 1 for legend in figure.legends), name
+        shown[name] = legends, [
+            (axes.get_title(loc="left"), [line.get_xydata() for line in axes.get_lines()],
+             [tick.label1.get_text() for tick in axes.xaxis.get_major_ticks()
+              if axes.get_xlim()[0] <= tick.get_loc() <= axes.get_xlim()[1]]) for axes in figure.axes]
+        return []
+
+    monkeypatch.setattr(style, "save", look)
+    return shown
+
+
+def test_a_curve_of_few_labels_is_broken_where_no_run_is(tmp_path, drawn):
+    frame = pd.DataFrame([{"dataset": "imdb", "split": "val", "row": row, "n_labels": n, "n_seeds": seeds,
+                           "error": 10.0 if seeds else np.nan, "low": 9.0 if seeds else np.nan,
+                           "high": 11.0 if seeds else np.nan}
+                          for row, missing in (("ULMFiT", 500), ("tf-idf", None), ("never run", "all"))
+                          for n in (100, 500, 1000) for seeds in [3 * (missing not in ("all", n))]])
+    figures.low_shot(frame, tmp_path, "x", "imdb")
+    legend, [(title, lines, ticks)] = drawn["x"]
+    assert legend == ["ULMFiT", "tf-idf"] and title == "IMDb, 3 seeds" and ticks == ["100", "500", "1,000"]
+    curves = [line for line in lines if len(line) == 3 and len(set(line[:, 0])) == 3]
+    assert np.isnan(curves[0][:, 1]).tolist() == [False, True, False]
+    assert any((line[:, 1] == 10).all() for line in curves)
+    # A single size is a point and no curve.
+    assert figures.low_shot(frame[frame["n_labels"] == 100], tmp_path, "y", "imdb") == [] and "y" not in drawn
+
+
+def of_epochs(folder, *errors):
+    """A run with these validation errors, an epoch each."""
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text("".join(
+        f'{{"epoch": {epoch}, "error": {error}, "train_loss": 1.0, "val_loss": 2.0}}\n'
+        for epoch, error in enumerate(errors)))
+    return Run(folder, {"id": folder.name})
+
+
+def test_the_range_over_seeds_and_their_number_are_named(tmp_path, drawn):
+    runs = [of_epochs(tmp_path / f"s{seed}", 30, 20 + seed) for seed in range(3)]
+    figures.errors_by_epoch({"full": runs}, tmp_path, "alike", "TREC-6")
+    legend, [(title, _, ticks)] = drawn["alike"]
+    assert title == "TREC-6, 3 seeds" and legend == ["full", "mean and range over seeds"]
+    figures.errors_by_epoch({"full": runs, "from scratch (early stopping)": runs[:1]}, tmp_path, "unlike", "TREC-6")
+    assert drawn["unlike"][0] == ["full, n=3", "from scratch (early stopping), n=1", "mean and range over seeds"]
+    figures.errors_by_epoch({"full": runs[:1]}, tmp_path, "one", "TREC-6")
+    assert drawn["one"][0] == ["full"] and drawn["one"][1][0][0] == "TREC-6, 1 seed"
+
+
+def test_epochs_are_whole_numbers(tmp_path, drawn):
+    one, two = of_epochs(tmp_path / "one", 30), of_epochs(tmp_path / "two", 30, 20)
+    figures.training_curves({"one": one, "two": two}, tmp_path, "losses")
+    figures.errors_by_epoch({"one": [one]}, tmp_path, "errors")
+    assert [ticks for _, _, ticks in drawn["losses"][1]] == [["1"], ["1", "2"]]
+    assert [ticks for _, _, ticks in drawn["errors"][1]] == [["1"]]
+
+
+def test_groups_at_one_rate_are_one_line(tmp_path, drawn):
+    """Rates of three groups; the last column is the last group, which is trained first."""
+    nan, gradual = np.nan, np.array([[0, 0, 1], [0, 1, 1], [1, 1, 1], [1, 1, 1]], dtype=bool)
+    alone = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0], [1, 1, 1]], dtype=bool)  # chain-thaw
+    one_rate, thaw = np.full((4, 3), 0.1), np.tile([0.1, 0.1, 0.2], (4, 1))
+    for name, rates, trains, expected in (
+            ("full", one_rate, np.ones((4, 3), bool), {"all groups": [0.1] * 4}),
+            ("freez", one_rate, gradual, {"last group": [0.1, nan, nan, nan], "all groups": [nan, nan, 0.1, 0.1],
+                                          "last 2 groups": [nan, 0.1, nan, nan]}),
+            ("discriminative", np.tile([0.1, 0.2, 0.3], (4, 1)), gradual, {
+                "last group": [0.3] * 4, "1 below": [nan, 0.2, 0.2, 0.2], "2 below": [nan, nan, 0.1, 0.1]}),
+            ("chain-thaw", thaw, alone, {"last group": [0.2, nan, nan, 0.2], "1 below": [nan, nan, 0.1, nan],
+                                         "2 below": [nan, 0.1, nan, nan], "1 to 2 below": [nan, nan, nan, 0.1]})):
+        figures.schedules({name: (rates, trains)}, tmp_path, name)
+        legend, [(_, lines, _)] = drawn[name]
+        assert legend == list(expected)
+        by_line = {tuple(np.nan_to_num(line[:, 1])) for line in lines}
+        assert by_line == {tuple(np.nan_to_num(line)) for line in expected.values()}
