@@ -40,12 +40,12 @@ def draw_blocks(made: "Product", blocks: Sequence["Block"], folder: Path) -> lis
     from . import figures, study
 
     paths, count = [], {}
-    for block, lines in zip(blocks, made.frames):
+    for block, lines, title in zip(blocks, made.frames, study.block_titles(blocks)):
         number = count[block.dataset] = count.get(block.dataset, 0) + 1
         if number > _FIGURES:
             continue
         name = f"{made.name}-{block.dataset}" + (f"-{number}" if number > 1 else "")
-        paths += figures.bars(lines[lines["split"] == block.main_split], folder, name, study.block_title(block))
+        paths += figures.bars(lines[lines["split"] == block.main_split], folder, name, title)
     return paths
 
 
@@ -180,9 +180,10 @@ def figure4(results_dir: str | None = None, dataset: str | None = None, where: s
 
     found = study.load(results_dir)
     drawn, seen = [], set()
-    for block in tables.paper_table(found, "table7", dataset=dataset, where=where)[1]:
+    blocks = tables.paper_table(found, "table7", dataset=dataset, where=where)[1]
+    for block, title in zip(blocks, study.block_titles(blocks)):
         if block.dataset not in seen:
-            drawn += everything.draw_epochs(block, found.figures)
+            drawn += everything.draw_epochs(block, title, found.figures)
             seen.add(block.dataset)
     print(study.said(drawn) if drawn else "missing: no classifier of Table 7 has a line an epoch in metrics.jsonl")
 

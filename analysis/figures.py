@@ -5,6 +5,7 @@ Each function writes NAME.pdf and NAME.png and returns their paths, an empty lis
 
 import gzip
 import math
+import textwrap
 from pathlib import Path
 from typing import Iterable, Sequence
 
@@ -59,10 +60,16 @@ def bars(frame: pd.DataFrame, folder: Path, name: str, title: str = "") -> list[
         axes.grid(axis="x")
         axes.set_xlabel(f"{frame['split'].iloc[0]} error (%)" + _seeds(frame["n_seeds"][measured]))
         if title:
-            axes.set_title(title, loc="left")
+            # It begins right of the rows' names, and ends before the legend.
+            _title(axes, title, max(24, 48 - frame["row"].str.len().max() - 10 * with_paper.any()))
         if with_paper.any():
             axes.legend(loc="lower right", bbox_to_anchor=(1, 1), handletextpad=0.2, borderpad=0, borderaxespad=0.3)
         return style.save(made, folder, name)
+
+
+def _title(axes, text: str, width: int = 46) -> None:
+    """Broken into lines of `width` letters, as the id of a run is longer than a column is wide."""
+    axes.set_title(textwrap.fill(text, width), loc="left")
 
 
 def _seeds(counts: pd.Series) -> str:
@@ -97,7 +104,7 @@ def low_shot(frame: pd.DataFrame, folder: Path, name: str, dataset: str) -> list
         axes.grid(axis="y")
         axes.set_xlabel("labelled training documents")
         axes.set_ylabel("val error (%)")
-        axes.set_title(dataset_title(dataset) + _seeds(lines["n_seeds"]), loc="left")
+        _title(axes, dataset_title(dataset) + _seeds(lines["n_seeds"]))
         made.legend(loc="outside lower center", ncols=columns, handlelength=3)
         return style.save(made, folder, name)
 
@@ -154,7 +161,7 @@ def errors_by_epoch(rows: dict[str, list[Run]], folder: Path, name: str, title: 
         axes.grid(axis="y")
         axes.set_xlabel("epoch")
         axes.set_ylabel("val error (%)")
-        axes.set_title(title + _seeds(counts), loc="left")
+        _title(axes, title + _seeds(counts))
         handles = axes.get_legend_handles_labels()[0]
         if counts.max() > 1:
             handles.append(Patch(facecolor=style.MISSING_GREY, alpha=0.4, label="mean and range over seeds"))
@@ -187,7 +194,7 @@ def training_curves(runs: dict[str, Run], folder: Path, name: str) -> list[Path]
             _whole_epochs(axes)
             axes.grid(axis="y")
             axes.set_ylabel("loss (nats)")
-            axes.set_title(title, loc="left")
+            _title(axes, title)
         panels[-1].set_xlabel("epoch")
         made.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, handlelength=3)
         return style.save(made, folder, name)
@@ -265,11 +272,14 @@ def schedules(read: dict[str, tuple[np.ndarray, np.ndarray]], folder: Path, name
                 [handles[label]] = axes.plot(np.arange(len(line)), line, color=style.COLOURS[kind],
                                              linestyle=style.LINES[kind], linewidth=1 if size == 1 else 2)
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
+            shown = np.concatenate([line[~np.isnan(line)] for _, line in lines.values()])
+            if 1 < shown.max() / shown.min() < 10:  # there may be no power of ten to label
+                axes.set_yticks([shown.min(), shown.max()])
+            axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:.3g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
             axes.grid(axis="y")
             axes.set_ylabel("rate")
-            axes.set_title(title, loc="left")
+            _title(axes, title)
         panels[-1].set_xlabel("update")
         made.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=columns,
                     handlelength=2.6, columnspacing=1.2)
@@ -302,5 +312,5 @@ def confusion(counts: np.ndarray, classes: list[str], folder: Path, name: str, t
             axes.spines[spine].set_visible(True)
         axes.set_xlabel("predicted class (numbers: % of the true class)")
         axes.set_ylabel("true class")
-        axes.set_title(title, loc="left")
+        _title(axes, title, 34)
         return style.save(made, folder, name)

@@ -87,6 +87,14 @@ class Outcomes:
             self._probabilities[folder] = known.documents, probabilities.T[known.order], classes
         return self._probabilities[folder]
 
+    def confusion(self, folder: Path) -> tuple[np.ndarray, list[str]]:
+        """(documents of each true and predicted class, shape (classes, classes), classes). Raises UserError as
+        `wrong` does."""
+        documents, probabilities, classes = self.probabilities(folder)
+        counts = np.zeros((len(classes), len(classes)), dtype=int)
+        np.add.at(counts, (self.label_indices(documents, classes, folder), probabilities.argmax(axis=1)), 1)
+        return counts, classes
+
     def label_indices(self, documents: Documents, classes: list[str], folder: Path) -> np.ndarray:
         """Position of each document's label among the classes, shape (documents,)."""
         key = (id(documents), *classes)

@@ -4,15 +4,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from ulmfit import names
 
 from . import commands, figures, tables
 from .archive import Run
-from .comparison import Block, Entry
+from .comparison import Block, Entry, entry_of
 from .paper_rows import alike
 from .published import DATASETS, TABLES
 from .rendering import dataset_title
-from .study import Product, Study, block_title
+from .settings import Result
+from .study import Product, Study, block_titles
 
+_ULMFIT = TABLES["table7"].reference.name
 # Rows of Table 7 that a figure shows, as far as there are runs of them; ULMFiT itself comes first.
 _EPOCHS = ("full", "from scratch")
 _SCHEDULES = ("full", "chain-thaw", "freez + cos", "from scratch")
@@ -52,63 +55,82 @@ def _images(paths: list[Path], what: str) -> list[tuple[Path, str]]:
 
 
 def _training_figures(found: Study, blocks: list[Block], folder: Path) -> list[tuple[Path, str]]:
-    """For the first table of each dataset: errors by epoch, learning rates, losses and the confusion matrix."""
+    """For each dataset: errors by epoch, learning rates, losses and the confusion matrix.
+
+    Of full ULMFiT in the first table that has it, other rows beside it; of a dataset without, the best classifier.
+    """
     images, seen = [], set()
-    for block in blocks:
-        if block.dataset in seen:
+    alone = _best_classifiers(found)
+    for block, title in [*zip(blocks, block_titles(blocks)), *zip(alone, block_titles(alone))]:
+        reference = _reference(block)
+        if block.dataset in seen or not reference.wrong["val"]:
             continue
         seen.add(block.dataset)
-        rows = {entry.name: _runs(found, entry) for entry in block.entries}
-        reference = TABLES["table7"].reference.name
-        if not rows.get(reference):
-            continue
-        title, name = block_title(block), block.dataset
-
-        def chosen(wanted: tuple[str, ...]) -> dict[str, list[Run]]:
-            return {row: rows[row] for row in (reference, *wanted) if rows[row]}
-
-        first = rows[reference][0]
+        rows = {entry.name: _runs(found, entry, "val") for entry in block.entries}
+        name, [first, *_] = block.dataset, rows[reference.name]
         behind = found.archive.parent(first, "language_model")
         losses = {f"{title}, classifier": first} | ({f"{title}, language model": behind} if behind else {})
-        rates = {f"{title}, {row}": figures.learning_rates(runs[0]) for row, runs in chosen(_SCHEDULES).items()
-                 if (runs[0].folder / "steps.csv.gz").is_file()}
+        rates = {f"{title}, {row}": figures.learning_rates(runs[0])
+                 for row, runs in {reference.name: [first], **rows}.items()
+                 if row in (reference.name, *_SCHEDULES) and runs and (runs[0].folder / "steps.csv.gz").is_file()}
+        of = "full ULMFiT" if reference.name == _ULMFIT else first.id
         for what, paths in (
-                ("validation error by epoch", draw_epochs(block, folder)),
+                ("validation error by epoch, mean and range over seeds", draw_epochs(block, title, folder)),
                 ("learning rates as they were run", figures.schedules(rates, folder, f"schedules-{name}")),
-                ("training and validation loss", figures.training_curves(losses, folder, f"losses-{name}")),
-                ("confusion matrix of full ULMFiT", _confusion(found, block, folder, f"confusion-{name}", title))):
+                (f"training and validation loss of {of}", figures.training_curves(losses, folder, f"losses-{name}")),
+                (f"confusion matrix of {of}", _confusion(found, reference, folder, f"confusion-{name}", title))):
             images += [(path, f"{title}: {what}") for path in paths if path.suffix == ".png"]
     return images
 
 
-def draw_epochs(block: Block, folder: Path) -> list[Path]:
+def _best_classifiers(found: Study) -> list[Block]:
+    """A table of one row for each dataset: of the classifiers on all labels the one with the lowest validation error,
+    all seeds of it, one that reads words forward where there is one."""
+    by_dataset: dict[str, list[Result]] = {}
+    for result in found.results:
+        if (result.run.stage == "train_clas" and "n_labels" not in result.setting
+                and found.dataset in (None, result.dataset) and result.run.metric("error") is not None):
+            by_dataset.setdefault(result.dataset, []).append(result)
+
+    def rank(results: list[Result]) -> tuple:
+        setting = results[0].setting
+        return (bool(setting.get("backwards")), bool(setting.get("bpe")),
+                np.mean([result.run.metric("error") for result in results]))
+
+    made = []
+    for dataset, results in sorted(by_dataset.items()):
+        best = min(alike(results), key=rank)
+        name = best[0].run.id.split(names.SEPARATOR)[4]  # DATASET--train_clas--fwd--word--NAME--...
+        made.append(Block("best", dataset, [entry_of(name, best, found.outcomes, reference=True)],
+                          candidates={name: best}))
+    return made
+
+
+def _reference(block: Block) -> Entry:
+    return next(entry for entry in block.entries if entry.reference)
+
+
+def draw_epochs(block: Block, title: str, folder: Path) -> list[Path]:
     """Figure 4: full fine-tuning and ULMFiT epoch by epoch, those runs that were not stopped early where there are."""
     rows = {}
-    for name in (TABLES["table7"].reference.name, *_EPOCHS):
+    for name in (_reference(block).name, *_EPOCHS):
         groups = alike(block.candidates.get(name, []))
         if groups:
             chosen = min(groups, key=lambda results: (bool(results[0].setting.get("early_stopping")), -len(results)))
             stopped = " (early stopping)" if chosen[0].setting.get("early_stopping") else ""
             rows[name + stopped] = [result.run for result in chosen]
-    return figures.errors_by_epoch(rows, folder, f"epochs-{block.dataset}", block_title(block))
+    return figures.errors_by_epoch(rows, folder, f"epochs-{block.dataset}", title)
 
 
-def _runs(found: Study, entry: Entry) -> list[Run]:
-    return [found.archive.get(run) for run in entry.runs["val"].values()]
+def _runs(found: Study, entry: Entry, split: str) -> list[Run]:
+    return [found.archive.get(run) for run in entry.runs[split].values()]
 
 
-def _confusion(found: Study, block: Block, folder: Path, name: str, title: str) -> list[Path]:
-    """Of the reference row, summed over its seeds, on test where it was run."""
-    entry = next(entry for entry in block.entries if entry.reference)
+def _confusion(found: Study, entry: Entry, folder: Path, name: str, title: str) -> list[Path]:
+    """Summed over the row's seeds, on test where it was run."""
     split = "test" if entry.runs["test"] else "val"
-    counts, classes = None, []
-    for run in entry.runs[split].values():
-        _, probabilities, classes = found.outcomes.probabilities(found.archive.get(run).folder)
-        labels = found.outcomes.label_indices(entry.documents[split], classes, found.archive.get(run).folder)
-        own = np.zeros((len(classes), len(classes)), dtype=int)
-        np.add.at(own, (labels, probabilities.argmax(axis=1)), 1)
-        counts = own if counts is None else counts + own
-    return figures.confusion(counts, classes, folder, name, f"{title}, {split}")
+    read = [found.outcomes.confusion(run.folder) for run in _runs(found, entry, split)]
+    return figures.confusion(sum(counts for counts, _ in read), read[0][1], folder, name, f"{title}, {split}")
 
 
 def missing_rows(found: Section, only: str | None) -> list[str]:

@@ -83,9 +83,9 @@ class Product:
 
 def product(name: str, title: str, blocks: Sequence[Block], titles: Sequence[str] | None = None,
             notes: Sequence[str] = (), empty: str = "no run of it is there") -> Product:
-    """The table of some blocks. titles: one a block; without them the datasets' names."""
+    """The table of some blocks. titles: one a block; without them `block_titles`."""
     frames = [frame_of(block) for block in blocks]
-    titles = titles or [block_title(block) for block in blocks]
+    titles = titles or block_titles(blocks)
     grids = [rendering.grid(frame, title, [*block.notes, *_constant(block)], block.main_split)
              for frame, block, title in zip(frames, blocks, titles)]
     if not frames:
@@ -95,11 +95,41 @@ def product(name: str, title: str, blocks: Sequence[Block], titles: Sequence[str
     return Product(name, title, frame, grids, [*rendering.legend(frame), *notes], frames)
 
 
-def block_title(block: Block) -> str:
+def block_titles(blocks: Sequence[Block]) -> list[str]:
+    """What each block of a table is of: the dataset, which labels, and what tells it from the others.
+
+    Where several would have one title, flags that tell them apart follow, as few as that takes: `TREC-6, cl=15` and
+    `TREC-6, default cl`.
+    """
+    alike: dict[str, list[Block]] = {}
+    for block in blocks:
+        alike.setdefault(_title(block), []).append(block)
+    named = {title: _telling_apart(group) for title, group in alike.items()}
+    return [", ".join([_title(block), *(f"{flag}={shown_value(block.constant[flag])}" if flag in block.constant
+                                        else f"default {flag}" for flag in named[_title(block)])])
+            for block in blocks]
+
+
+def _title(block: Block) -> str:
     labels = block.constant.get("n_labels")
     said = "" if labels is None else f", {labels:,} labels" if isinstance(labels, int) else f", subset {labels}"
     said += ", from scratch" * bool(block.constant.get("from_scratch")) + ", subwords" * bool(block.constant.get("bpe"))
     return rendering.dataset_title(block.dataset) + said
+
+
+def _telling_apart(blocks: Sequence[Block]) -> list[str]:
+    """Flags by which blocks differ, each time the one that tells most of them apart, as long as one tells more."""
+    flags = dict.fromkeys(flag for block in blocks for flag in block.constant)
+    named: list[str] = []
+
+    def told(flag: str) -> int:
+        return len({tuple(repr(block.constant.get(each)) for each in (*named, flag)) for block in blocks})
+
+    apart = 1
+    while flags and told(best := max(flags, key=told)) > apart:
+        apart = told(best)
+        named.append(best)
+    return named
 
 
 def _constant(block: Block) -> list[str]:

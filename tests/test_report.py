@@ -10,8 +10,9 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from analysis import figures, paper, report, study, style
+from analysis import figures, paper, report, study, style, tables
 from analysis.archive import Run
+from analysis.comparison import Block
 from made_records import Made, few_labels, paper_tables
 from ulmfit.errors import UserError
 
@@ -271,7 +272,7 @@ def test_runs_without_what_a_figure_needs(tmp_path):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What each figure shows instead of its files: by name its axes' lines, titles and ticks, and its legend's texts."""
+    """What each figure shows, instead of its files: by name the legend's texts, and of its axes title, lines, ticks."""
     shown = {}
 
     def look(figure, folder, name):
@@ -350,3 +351,59 @@ def test_groups_at_one_rate_are_one_line(tmp_path, drawn):
         assert legend == list(expected)
         by_line = {tuple(np.nan_to_num(line[:, 1])) for line in lines}
         assert by_line == {tuple(np.nan_to_num(line)) for line in expected.values()}
+
+
+def test_rates_within_a_factor_of_ten_have_an_axis_with_numbers(tmp_path, monkeypatch):
+    def look(figure, folder, name):
+        figure.canvas.draw()
+        labels.append([tick.label1.get_text() for tick in figure.axes[0].yaxis.get_major_ticks()
+                       if figure.axes[0].get_ylim()[0] <= tick.get_loc() <= figure.axes[0].get_ylim()[1]])
+        return []
+
+    labels = []
+    monkeypatch.setattr(style, "save", look)
+    for rates in ([0.004 / 3, 0.002, 0.004], [0.0001, 0.0001, 0.001], [0.0001, 0.001, 0.01], [0.001] * 3):
+        figures.schedules({"x": (np.tile(rates, (4, 1)), np.ones((4, 3), bool))}, tmp_path, "x")
+    assert labels == [["0.00133", "0.004"], ["0.0001", "0.001"], *[["0.0001", "0.001", "0.01"]] * 2]
+
+
+# -- of a dataset of one's own ----------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A dataset without full ULMFiT: two seeds without pretraining, and a worse classifier."""
+    results = Made(tmp_path_factory.mktemp("own"), documents=60)
+    results.corpus("own")
+    for seed in (0, 1):
+        model = results.language_model("own", None, "small", {"preload": False}, seed)
+        results.classifier("own", model, 10, "small", seed=seed, details=True, test=False)
+    results.classifier("own", model, 30, "worse", {"bs": 16}, details=True, test=False)
+    return results
+
+
+def test_a_dataset_without_full_ulmfit_has_the_figures_of_its_best_classifier(own, tmp_path, drawn):
+    found = study.load(own.folder)
+    blocks = tables.paper_table(found, "table7")[1]
+    paper._training_figures(found, blocks, tmp_path)
+    assert set(drawn) == {"epochs-own", "schedules-own", "losses-own", "confusion-own"}
+    assert drawn["epochs-own"][0] == ["small", "mean and range over seeds"]
+    assert [title for title, *_ in drawn["schedules-own"][1]] == ["own, small"]
+    assert [title for title, *_ in drawn["confusion-own"][1]] == ["own, val"]
+    found.dataset = "another"
+    drawn.clear()
+    assert paper._training_figures(found, blocks, tmp_path) == [] and not drawn
+
+
+def test_titles_name_what_tells_the_blocks_of_a_dataset_apart():
+    def titles(*constants, dataset="trec6"):
+        return study.block_titles([Block("t", dataset, [], constant) for constant in constants])
+
+    assert titles({"cl": 15, "bs": 8}) == ["TREC-6"]
+    # The fewest: where cl tells both apart, pre.sampled is not named as well.
+    assert titles({"cl": 15, "pre.sampled": False}, {"cl": 10}) == ["TREC-6, cl=15", "TREC-6, cl=10"]
+    assert titles({"cl": 15}, {}) == ["TREC-6, cl=15", "TREC-6, default cl"]
+    assert titles({"a": 1, "b": 1}, {"a": 1, "b": 2}, {"a": 2, "b": 2}) == [
+        "TREC-6, a=1, b=1", "TREC-6, a=1, b=2", "TREC-6, a=2, b=2"]
+    # What the title says anyhow is not said twice.
+    assert titles({"cl": 15}, {"cl": 10, "bpe": True}, {"n_labels": 1000}, dataset="x") == [
+        "x", "x, subwords", "x, 1,000 labels"]
