@@ -13,6 +13,7 @@ import pytest
 from analysis import figures, paper, report, study, style, tables
 from analysis.archive import Run
 from analysis.comparison import Block
+from flow import interpret
 from made_records import Made, few_labels, paper_tables
 from ulmfit.errors import UserError
 
@@ -367,7 +368,7 @@ def test_rates_within_a_factor_of_ten_have_an_axis_with_numbers(tmp_path, monkey
     assert labels == [["0.00133", "0.004"], ["0.0001", "0.001"], *[["0.0001", "0.001", "0.01"]] * 2]
 
 
-# -- of a dataset of one's own ----------------------------------------------------------------------------------------
+# -- of the runs that one names, and of a dataset of one's own ---------------------------------------------------------
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
@@ -381,6 +382,10 @@ def own(tmp_path_factory):
     return results
 
 
+GOOD, SECOND, WORSE = (f"own--train_clas--fwd--word--{name}" for name in ("small--all--s0", "small--all--s1",
+                                                                         "worse--all--s0"))
+
+
 def test_a_dataset_without_full_ulmfit_has_the_figures_of_its_best_classifier(own, tmp_path, drawn):
     found = study.load(own.folder)
     blocks = tables.paper_table(found, "table7")[1]
@@ -392,6 +397,55 @@ def test_a_dataset_without_full_ulmfit_has_the_figures_of_its_best_classifier(ow
     found.dataset = "another"
     drawn.clear()
     assert paper._training_figures(found, blocks, tmp_path) == [] and not drawn
+
+
+def test_curves_schedule_and_confusion_of_the_runs_named(own, drawn, monkeypatch):
+    def call(*words):
+        return interpret(["-m", "analysis", *words, f"--results_dir={own.folder}"])
+
+    monkeypatch.setattr(study, "said", str)  # nothing is written here
+    for words in (("curves", GOOD), ("schedule", GOOD, str(own.folder / "runs" / WORSE), GOOD), ("confusion", WORSE)):
+        done = call(*words)
+        assert (done.returncode, done.stderr) == (0, "")
+    curves, schedule, confusion = drawn
+    assert curves == f"curves-{GOOD}" and re.fullmatch("schedule-2runs-[0-9a-f]{8}", schedule)
+    assert confusion == f"confusion-{WORSE}"
+
+    def titles(name):
+        return ["".join(title.split()) for title, *_ in drawn[name][1]]
+
+    assert titles(curves) == [GOOD] and titles(schedule) == [GOOD, WORSE] and titles(confusion) == [f"{WORSE},val"]
+    losses = [line for line in drawn[curves][1][0][1] if len(line) == 4]
+    assert losses[0][:, 1] == pytest.approx([0.9 / (epoch + 1) for epoch in range(4)])
+
+
+def test_the_commands_write_their_figures_and_say_so(own):
+    done = interpret(["-m", "analysis", "confusion", SECOND, f"--results_dir={own.folder}"])
+    paths = [own.folder / "figures" / f"confusion-{SECOND}.{ending}" for ending in ("pdf", "png")]
+    assert done.returncode == 0 and all(path.stat().st_size > 1000 for path in paths)
+    assert done.stdout.startswith("written: ") and f"confusion-{SECOND}.png" in done.stdout
+
+
+@pytest.mark.parametrize("words, status, said", [
+    (["curves"], 2, "curves draws one run or more"),
+    (["schedule"], 2, "schedule draws one run or more"),
+    (["curves", "nowhere"], 1, "there is no run nowhere in "),
+    (["curves", "own--tok2id--word"], 1, "has no epoch in metrics.jsonl; a run of pretrain_lm, finetune_lm or"),
+    (["schedule", "own--tok2id--word"], 1, "has no steps.csv.gz; a run of"),
+    (["confusion", "own--tok2id--word"], 1, "has no predictions.csv; a run of train_clas, eval_clas"),
+    (["confusion", GOOD, WORSE], 2, "confusion"),
+    (["curves", GOOD, "--resluts_dir=x"], 2, "did you mean --results_dir")])
+def test_runs_that_cannot_be_drawn(own, words, status, said):
+    where = [] if "resluts" in words[-1] else [f"--results_dir={own.folder}"]
+    done = interpret(["-m", "analysis", *words, *where])
+    assert done.returncode == status and len(done.stderr.splitlines()) == 1 and said in done.stderr
+
+
+def test_a_run_that_failed_is_drawn_as_far_as_it_came(own):
+    own.save(WORSE, status="failed", error="out of memory")
+    done = interpret(["-m", "analysis", "curves", WORSE, f"--results_dir={own.folder}"])
+    own.save(WORSE, status="finished", error=None)
+    assert done.returncode == 0 and f"{WORSE}: its numbers do not stand: failed: out of memory" in done.stdout
 
 
 def test_titles_name_what_tells_the_blocks_of_a_dataset_apart():
