@@ -14,7 +14,7 @@ from .runs import runs
 COMMANDS = {"runs": runs, "show": show, "diff": diff, "check": check, "collect": collect, "ensemble": ensemble}
 COMMANDS |= {name: getattr(commands, name) for name in (
     "tables2_3", "table4", "table5", "table6", "table7", "bidirectional", "subword", "low_shot", "figure4", "ablation",
-    "agreement", "report", "paper")}
+    "agreement", "ensembles", "report", "paper")}
 COMMANDS |= {"curves": curves, "schedule": schedule, "confusion": confusion}
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+from ulmfit.corpus import shortened
 from ulmfit.errors import UsageError, UserError
 
 from .comparison import Block, entry_of
@@ -36,7 +37,7 @@ def blocks(study: Study, results: list[Result], by: list[str]) -> list[Block]:
         entries = [entry_of(", ".join(f"{flag}={value}" for flag, value in row), members, study.outcomes,
                             reference=row == default) for row, members in ordered]
         notes = [f"From row to row these differ too: {', '.join(varying)}."] if varying else []
-        found.append(Block("ablation", dataset, entries, constant, notes))
+        found.append(Block("ablation", dataset, entries, constant, notes, corpus=every[0].corpus))
     return found
 
 
@@ -53,9 +54,13 @@ def _check_seeds_alone(results: list[Result], by: list[str]) -> None:
         raise UserError(f"classifiers and linear baselines ({', '.join(stages)}) would stand in one row; choose with "
                         f"--stage")
     flags = dict.fromkeys(flag for result in results for flag in result.setting if flag not in by)
-    for flag in flags:
-        values = sorted({shown_value(result.value(flag)) for result in results}, key=_sortable)
-        if len({repr(result.setting.get(flag)) for result in results}) > 1:
-            raise UserError(f"runs that --by={','.join(by)} puts into one row differ in {flag} ({', '.join(values)}), "
-                            f"as {results[0].run.id} and others; add {flag} to --by, or choose by --where={flag}="
-                            f"{values[0]}")
+    apart = {flag: values for flag in flags
+             if len(values := {repr(result.setting.get(flag)): result for result in results}) > 1}
+    if apart:
+        said = {flag: sorted((shown_value(result.value(flag)) for result in values.values()), key=_sortable)
+                for flag, values in apart.items()}
+        first, (one, other, *_) = next(iter(said)), next(iter(apart.values())).values()
+        raise UserError(f"runs that --by={','.join(by)} puts into one row differ in "
+                        + shortened([f"{flag} ({', '.join(values)})" for flag, values in said.items()])
+                        + f", as {one.run.id} and {other.run.id}; add {first if len(said) == 1 else 'each'} to --by, or choose by --where="
+                        f"{first}={said[first][0]}")

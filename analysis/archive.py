@@ -113,6 +113,11 @@ class Archive:
             return None
         return parent
 
+    def corpus(self, dataset: str) -> str:
+        """The name that get_data knows a dataset by, which is another than its folder's where --dir_path says so."""
+        made = self.runs.get(names.run_id(dataset, "get_data"))
+        return made.record["flags"].get("name") or dataset if made else dataset
+
     def stale(self, run: Run) -> str | None:
         """Why a run no longer stands: something it read has been made anew since, or its stage's results changed."""
         if run.id not in self._stale:

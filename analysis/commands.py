@@ -185,7 +185,7 @@ def figure4(results_dir: str | None = None, dataset: str | None = None, where: s
         if block.dataset not in seen:
             drawn += everything.draw_epochs(block, title, found.figures)
             seen.add(block.dataset)
-    print(study.said(drawn) if drawn else "missing: no classifier of Table 7 has a line an epoch in metrics.jsonl")
+    print(study.said(drawn) if drawn else "missing: no classifier that stands in Table 7 was validated after its epochs")
 
 
 def ablation(by: str, results_dir: str | None = None, dataset: str | None = None, where: str | None = None,
@@ -221,6 +221,18 @@ def agreement(results_dir: str | None = None, dataset: str | None = None, where:
     _deliver(found, made, (), quiet, dataset)
 
 
+def ensembles(results_dir: str | None = None, dataset: str | None = None, quiet: bool = False) -> None:
+    """The averages that `ensemble` made: errors, gains over the members, tests.
+
+    Example: python -m analysis ensembles
+    """
+    from . import selection, study, tables
+
+    found = study.load(results_dir)
+    selection.check_dataset(found, dataset)
+    _deliver(found, tables.ensembles(found, dataset), (), quiet, dataset)
+
+
 def _study(results_dir: str | None, dataset: str | None, match: str | None = None) -> "Study":
     """The study, with the results of the runs that `match` alone."""
     from . import selection, study
@@ -238,17 +250,21 @@ def _study(results_dir: str | None, dataset: str | None, match: str | None = Non
 
 
 def report(results_dir: str | None = None, dataset: str | None = None, match: str | None = None,
-           output: str | None = None, by: str | None = None) -> None:
+           output: str | None = None, by: str | None = None, where: str | None = None) -> None:
     """One HTML page with all tables and figures, a card for every run behind a number, and what failed or is missing.
 
     Example: python -m analysis report --dataset=imdb --by=lr --output=sweep.html
 
     Self-contained: it opens offline, on a phone too, and prints. Without --output, results/report.html; --dataset and
-    --match (a part of the runs' names) make the page of a sweep; --by adds the table of your own, as `ablation`.
+    --match (a part of the runs' names) make the page of a sweep, --where chooses by flags; --by adds the table of your
+    own, as `ablation`.
     """
     from . import report as page
+    from . import selection
 
     found = _study(results_dir, dataset, match)
+    if where is not None:
+        found.results = selection.select(found, dataset, where)
     print(page.said(page.make(found, Path(output) if output else found.archive.folder / "report.html", by)))
 
 

@@ -20,18 +20,21 @@ class Entry:
     """A row before anything is measured.
 
     wrong: by split and seed, which documents were got wrong, shape (documents,). runs: by split and seed, the ids of
-    the runs behind. paper: the paper's error rate in %. note: what a reader must know of the row.
+    the runs behind. paper: the paper's error rate in %. note: what a reader must know of the row. stands_for_all: its
+    seed changes nothing to speak of, so that a single run is compared with every seed of the reference. epochs: of each
+    run how many were run and how many were planned.
     """
 
     name: str
     paper: float | None = None
     note: str = ""
     reference: bool = False
+    stands_for_all: bool = False
     wrong: dict[str, dict[object, np.ndarray]] = field(default_factory=lambda: {split: {} for split in SPLITS})
     documents: dict[str, Documents] = field(default_factory=dict)
     runs: dict[str, dict[object, str]] = field(default_factory=lambda: {split: {} for split in SPLITS})
     best: dict[object, float] = field(default_factory=dict)
-    epochs: set[int] = field(default_factory=set)
+    epochs: set[tuple[int, int]] = field(default_factory=set)
 
     def add(self, split: str, seed: object, documents: Documents, wrong: np.ndarray, runs: str) -> None:
         """Raises UserError when the row's runs did not all predict the same documents."""
@@ -50,8 +53,9 @@ class Entry:
 class Block:
     """Rows that are compared with each other.
 
-    constant: the flags that are the same in all of them. notes: what the reader must know of the whole. candidates: by
-    row all results that could stand in it, of which one setting was chosen.
+    corpus: what the dataset is, whatever its folder's name. constant: the flags that are the same in all rows, or in
+    all `constant_in`. notes: what the reader must know of the whole. candidates: by row all results that could stand
+    in it, of which one setting was chosen.
     """
 
     table: str
@@ -61,6 +65,8 @@ class Block:
     notes: list[str] = field(default_factory=list)
     main_split: str = "val"
     candidates: dict[str, list[Result]] = field(default_factory=dict)
+    corpus: str | None = None
+    constant_in: str = "row"
 
 
 def entry_of(name: str, results: Iterable[Result], outcomes: Outcomes, **facts) -> Entry:
@@ -72,10 +78,11 @@ def entry_of(name: str, results: Iterable[Result], outcomes: Outcomes, **facts) 
         for split in SPLITS:
             if (run := result.of(split)) is not None:
                 entry.add(split, seed, *outcomes.wrong(run.folder), run.id)
-        if result.val is not None and (best := result.val.metric("error", "best")) is not None:
+        trained = result.run.stage == "train_clas"
+        if trained and result.val is not None and (best := result.val.metric("error", "best")) is not None:
             entry.best[seed] = best
         if result.epochs:
-            entry.epochs.add(result.epochs)
+            entry.epochs.add((result.epochs_run or result.epochs, result.epochs))
     return entry
 
 
@@ -87,12 +94,13 @@ def seed_key(result: Result, among: Iterable[Result]) -> object:
 def frame_of(block: Block) -> pd.DataFrame:
     """One line a row and split, error rates and differences in percentage points.
 
-    Columns: table, dataset, n_labels (of the training subset, None for the whole split), row, reference, split,
-    n_seeds, seeds, epochs, error (mean over seeds, at the last epoch or where training stopped), sd (sample standard
+    Columns: table, dataset, corpus, n_labels (of the training subset, None for the whole split), row, reference, split,
+    n_seeds, seeds, epochs (that were run, and of how many where they were fewer), error (mean over seeds, at the last epoch or where training stopped), sd (sample standard
     deviation), low, high (95% bootstrap interval), best (mean error at the epoch with the lowest validation loss of
-    those validated; val only), best_sd; against the reference row, over the n_pairs seeds that both have: difference, difference_low,
-    difference_high, p and p_smallest (over documents), p_holm (over the rows), p_seeds and p_seeds_smallest (over
-    seeds); paper, constant, note, runs.
+    those validated; val only), best_sd; against the reference row, over the n_pairs pairs of seeds: difference,
+    difference_low, difference_high, p and p_smallest (over documents), p_holm (over the rows), p_seeds and
+    p_seeds_smallest (over seeds), significant (the interval leaves out 0 and p_holm is below ALPHA); paper, constant,
+    note, runs.
 
     A row without runs has n_seeds 0 and no numbers. Raises UserError when rows were measured on different documents.
     """
@@ -107,9 +115,9 @@ def frame_of(block: Block) -> pd.DataFrame:
     return pd.DataFrame([{**dict.fromkeys(NUMBERS, np.nan), **line} for line in lines], columns=COLUMNS)
 
 
-COLUMNS = ("table", "dataset", "n_labels", "row", "reference", "split", "n_seeds", "seeds", "epochs", "error", "sd",
+COLUMNS = ("table", "dataset", "corpus", "n_labels", "row", "reference", "split", "n_seeds", "seeds", "epochs", "error", "sd",
            "low", "high", "best", "best_sd", "difference", "difference_low", "difference_high", "n_pairs", "p",
-           "p_smallest", "p_holm", "p_seeds", "p_seeds_smallest", "paper", "constant", "note", "runs")
+           "p_smallest", "p_holm", "p_seeds", "p_seeds_smallest", "significant", "paper", "constant", "note", "runs")
 NUMBERS = ("error", "sd", "low", "high", "best", "best_sd", "difference", "difference_low", "difference_high",
            "n_pairs", "p", "p_smallest", "p_holm", "p_seeds", "p_seeds_smallest", "paper")
 
@@ -127,21 +135,45 @@ def _lines(block: Block, split: str, present: list[Entry]) -> list[dict]:
     reference = next((entry for entry in block.entries if entry.reference), None)
     lines = []
     for entry in block.entries:
-        line = {"table": block.table, "dataset": block.dataset, "n_labels": block.constant.get("n_labels"),
+        line = {"table": block.table, "dataset": block.dataset, "corpus": block.corpus or block.dataset, "n_labels": block.constant.get("n_labels"),
                 "row": entry.name, "reference": entry.reference,
                 "split": split, "n_seeds": len(entry.wrong[split]),
                 "paper": entry.paper if entry.paper is not None and split == block.main_split else np.nan,
                 "note": entry.note, "constant": " ".join(f"{k}={v}" for k, v in block.constant.items()),
                 "seeds": " ".join(map(str, entry.wrong[split])), "runs": " ".join(entry.runs[split].values()),
-                "epochs": "-".join(map(str, sorted({min(entry.epochs), max(entry.epochs)}))) if entry.epochs else ""}
+                "epochs": _epochs(entry.epochs)}
         if entry.wrong[split]:
             line.update(_measured(entry, split, replicates))
             if reference is not None and entry is not reference and reference.wrong[split]:
                 line.update(compared(entry, reference, split, replicates))
         lines.append(line)
     for line, adjusted in zip(lines, statistics.holm([line.get("p", np.nan) for line in lines])):
-        line["p_holm"] = adjusted
+        line.update(p_holm=adjusted, significant=significant(line.get("difference_low"), line.get("difference_high"),
+                                                             adjusted))
     return lines
+
+
+def significant(low: float | None, high: float | None, p_holm: float) -> bool:
+    """Whether both ways to look at a difference say that there is one: over other documents and seeds (the interval),
+    and over the documents of these very runs, corrected for the number of comparisons."""
+    return low is not None and (low > 0 or high < 0) and p_holm < ALPHA
+
+
+def correct_together(frames: list[pd.DataFrame]) -> None:
+    """Holm's correction over the rows of several tables at once, in place; of each split by itself."""
+    for split in SPLITS:
+        places = [(frame, index) for frame in frames for index in frame.index[frame["split"] == split]]
+        for (frame, index), adjusted in zip(places, statistics.holm([frame.at[index, "p"] for frame, index in places])):
+            frame.at[index, "p_holm"] = adjusted
+            frame.at[index, "significant"] = significant(frame.at[index, "difference_low"],
+                                                         frame.at[index, "difference_high"], adjusted)
+
+
+def _epochs(pairs: set[tuple[int, int]]) -> str:
+    """`15`, `12-15`; `12-13 of 15` where not all that were planned were run."""
+    run, planned = ("-".join(map(str, sorted({min(each), max(each)}))) if each else ""
+                    for each in ([run for run, _ in pairs], [planned for _, planned in pairs]))
+    return run if run == planned else f"{run} of {planned}"
 
 
 def _measured(entry: Entry, split: str, replicates: dict) -> dict:
@@ -167,13 +199,22 @@ def replicates_of(entries: list[Entry], split: str) -> dict[tuple[int, object], 
 
 def compared(entry: Entry, reference: Entry, split: str, replicates: dict) -> dict:
     """The columns from `difference` to `p_seeds_smallest` but `p_holm`; `n_pairs` alone without a seed in common."""
-    seeds = [seed for seed in entry.wrong[split] if seed in reference.wrong[split]]
-    if not seeds:
+    pairs = _pairs(entry, reference, split)
+    if not pairs:
         return {"n_pairs": 0.0}
-    mine, theirs = (np.column_stack([each.wrong[split][seed] for seed in seeds]) for each in (entry, reference))
+    mine = np.column_stack([entry.wrong[split][seed] for seed, _ in pairs])
+    theirs = np.column_stack([reference.wrong[split][seed] for _, seed in pairs])
     spread = statistics.percentile_interval(statistics.seed_replicates(
-        np.column_stack([replicates[id(entry), seed] - replicates[id(reference), seed] for seed in seeds])))
+        np.column_stack([replicates[id(entry), own] - replicates[id(reference), other] for own, other in pairs])))
     over_documents, over_seeds = statistics.document_test(mine, theirs), statistics.seed_test(mine, theirs)
     return {"difference": 100.0 * (mine.mean() - theirs.mean()), "difference_low": spread.low,
-            "difference_high": spread.high, "n_pairs": float(len(seeds)), "p": over_documents.p,
+            "difference_high": spread.high, "n_pairs": float(len(pairs)), "p": over_documents.p,
             "p_smallest": over_documents.smallest, "p_seeds": over_seeds.p, "p_seeds_smallest": over_seeds.smallest}
+
+
+def _pairs(entry: Entry, reference: Entry, split: str) -> list[tuple[object, object]]:
+    """The seeds of a row and of the reference that are compared with each other."""
+    mine, theirs = entry.wrong[split], reference.wrong[split]
+    if entry.stands_for_all and len(mine) == 1:
+        return [(next(iter(mine)), seed) for seed in theirs]
+    return [(seed, seed) for seed in mine if seed in theirs]

@@ -104,7 +104,7 @@ def low_shot(frame: pd.DataFrame, folder: Path, name: str, dataset: str) -> list
         axes.grid(axis="y")
         axes.set_xlabel("labelled training documents")
         axes.set_ylabel("val error (%)")
-        _title(axes, dataset_title(dataset) + _seeds(lines["n_seeds"]))
+        _title(axes, dataset_title(dataset, lines["corpus"].iloc[0]) + _seeds(lines["n_seeds"]))
         made.legend(loc="outside lower center", ncols=columns, handlelength=3)
         return style.save(made, folder, name)
 

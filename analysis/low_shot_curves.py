@@ -3,25 +3,25 @@
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from .averages import SCRATCH, ULMFIT, baseline_name
+from . import rendering
+from .averages import C_CHOSEN, SCRATCH, ULMFIT, baseline_name
 from .comparison import Block, entry_of
 from .paper_rows import is_row
-from .published import DATASETS, Row
+from .published import WITHOUT_PRETRAINING, dataset_order
 from .settings import Result
 from .study import Study, shown_value
 
 SUPERVISED, SEMI_SUPERVISED, FROM_SCRATCH = "ULMFiT, supervised", "ULMFiT, semi-supervised", "from scratch"
 _SUBSETS = ("n_labels", "lm.n_labels")
-# A language model that begins with random weights is trained at rates and with a dropout of its own.
-_WITHOUT_PRETRAINING = Row("without pretraining", {"lm.preload": False}, without=("lm.*", "pre.*"))
 
 
 @dataclass
 class Curves:
-    """name: the dataset. points: runs by curve and number of labels. notes: what varies along a curve, what is left
-    out."""
+    """dataset: the folder's name. corpus: what it is. points: runs by curve and number of labels. notes: what varies
+    along a curve, what is left out."""
 
     dataset: str
+    corpus: str | None
     points: dict[str, dict[int, list[Result]]]
     notes: list[str] = field(default_factory=list)
 
@@ -43,8 +43,8 @@ def method_of(result: Result) -> str | None:
         return None
     if is_row(ULMFIT, result.setting):
         pretraining = ""
-    elif is_row(_WITHOUT_PRETRAINING, result.setting):
-        pretraining = f", {_WITHOUT_PRETRAINING.name}"
+    elif is_row(WITHOUT_PRETRAINING, result.setting):
+        pretraining = f", {WITHOUT_PRETRAINING.name}"
     else:
         return None
     text = result.setting.get("lm.n_labels")
@@ -59,9 +59,8 @@ def curves(study: Study, results: list[Result]) -> list[Curves]:
     for result in results:
         if not result.setting.get("backwards") and not result.setting.get("bpe"):
             by_dataset[result.dataset].append(result)
-    order = list(DATASETS)
     found = []
-    for dataset in sorted(by_dataset, key=lambda name: (order.index(name) if name in order else len(order), name)):
+    for dataset in sorted(by_dataset, key=lambda name: dataset_order(name, by_dataset[name][0].corpus)):
         if any(isinstance(result.setting.get("n_labels"), int) for result in by_dataset[dataset]):
             found.append(_of_dataset(dataset, by_dataset[dataset]))
     return found
@@ -90,8 +89,11 @@ def _of_dataset(dataset: str, results: list[Result]) -> Curves:
     for name, by_size in points.items():
         along = _differing([result for group in by_size.values() for result in group])
         if along:
-            notes.append(f"{name}: {', '.join(along)} differ from size to size.")
-    return Curves(dataset, points, notes)
+            notes.append(f"{name}: from size to size {', '.join(along)} differ{'s' * (len(along) == 1)}.")
+    if any(result.run.stage == "train_baseline" for by_size in points.values() for group in by_size.values()
+           for result in group):
+        notes.append(f"{rendering.dataset_title(dataset, results[0].corpus)}: {C_CHOSEN}")
+    return Curves(dataset, results[0].corpus, points, notes)
 
 
 def _split(method: str, by_size: dict[int, list[Result]]) -> dict[str, dict[int, list[Result]]]:
@@ -112,7 +114,10 @@ def _differing(results: list[Result]) -> list[str]:
 
 
 def blocks(study: Study, shown: Curves) -> list[Block]:
-    """A block for each number of labels; from scratch is the reference, and where it is missing the first curve."""
+    """A block for each number of labels; from scratch is the reference, and where it is missing the first curve.
+
+    Constant are the flags that all curves but the baselines share.
+    """
     found = []
     for labels in shown.sizes():
         entries = []
@@ -121,5 +126,11 @@ def blocks(study: Study, shown: Curves) -> list[Block]:
         reference = next((entry for entry in entries if entry.name.startswith(FROM_SCRATCH) and entry.wrong["val"]),
                          next((entry for entry in entries if entry.wrong["val"]), entries[0]))
         reference.reference = True
-        found.append(Block("low_shot", shown.dataset, entries, {"n_labels": labels}))
+        trained = [result for points in shown.points.values() for result in points.get(labels, [])
+                   if result.run.stage == "train_clas"]
+        shared = dict(trained[0].setting if trained else {})
+        for result in trained:
+            shared = {name: value for name, value in shared.items() if result.setting.get(name) == value}
+        found.append(Block("low_shot", shown.dataset, entries, {**shared, "n_labels": labels}, corpus=shown.corpus,
+                           constant_in="row of a neural network"))
     return found

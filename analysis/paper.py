@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from ulmfit import names
 
 from . import commands, figures, tables
@@ -11,7 +12,7 @@ from .archive import Run
 from .comparison import Block, Entry, entry_of
 from .paper_rows import alike
 from .published import DATASETS, TABLES
-from .rendering import dataset_title
+from .rendering import PAPER_ONLY, dataset_title
 from .settings import Result
 from .study import Product, Study, block_titles
 
@@ -46,6 +47,7 @@ def sections(found: Study, folder: Path, by: str | None = None) -> list[Section]
     product, curves = tables.low_shot(found, dataset)
     drawn = [path for each in curves for path in commands.draw_low_shot(product, each.dataset, folder)]
     made.append(Section(product, _images(drawn, product.title)))
+    made.append(Section(tables.ensembles(found, dataset)))
     made.append(Section(tables.agreement(found, dataset)))
     return made
 
@@ -134,16 +136,20 @@ def _confusion(found: Study, entry: Entry, folder: Path, name: str, title: str) 
 
 
 def missing_rows(found: Section, only: str | None) -> list[str]:
-    """`IMDb: full, last` for the rows of a table without runs, `AG: no run` for the paper's datasets without, of all
-    datasets or one alone."""
+    """`IMDb: full, last` for the rows of a table without runs, `AG: no run` for datasets of the paper's Tables 4 to 7
+    without, of all datasets or one alone."""
     frame, lines = found.product.frame, []
     name = found.product.name
+    if "n_seeds" not in frame:
+        return lines
+    absent = frame[(frame["n_seeds"] == 0) & (frame["note"] != PAPER_ONLY)].drop_duplicates(
+        ["dataset", "constant", "row"])
+    for (dataset, corpus, constant), part in absent.groupby(["dataset", "corpus", "constant"], sort=False):
+        labels = part["n_labels"].iloc[0]
+        of_subset = "" if pd.isna(labels) else f", {labels:,} labels" if isinstance(labels, int) else f", {labels}"
+        lines.append(f"{dataset_title(dataset, corpus)}{of_subset}: {', '.join(part['row'])}")
     if name not in TABLES:
         return lines
-    for (dataset, constant), part in frame[frame["split"] == "val"].groupby(["dataset", "constant"], sort=False):
-        rows = list(part.loc[part["n_seeds"] == 0, "row"])
-        if rows:
-            lines.append(f"{dataset_title(dataset)}: {', '.join(rows)}")
     without = [dataset for dataset in TABLES[name].reference.errors
                if only in (None, dataset) and dataset not in set(frame["dataset"])]
     return lines + [f"{DATASETS[dataset]}: no run" for dataset in without]

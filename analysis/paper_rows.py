@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from .comparison import Block, entry_of
 from .outcomes import Outcomes
-from .published import DATASETS, DROPOUT_FACTORS, VARIED, Row, Table
+from .published import DROPOUT_FACTORS, VARIED, Row, Table, dataset_order
+from .rendering import dataset_title
 from .settings import Result
 
 _ABSENT = object()
@@ -84,6 +85,7 @@ class _Group:
     """Results of one dataset, row by row, whose profiles are alike in every flag that they speak of."""
 
     dataset: str
+    corpus: str | None
     profile: Profile
     cl: object
     epochs: int | None
@@ -153,7 +155,7 @@ def blocks(table: Table, results: list[Result], broken: list[tuple[Result, str]]
                 fitting = [group for group in fitting if group.profile == profile
                            and group.cl == result.setting.get("cl")]
             if not fitting:
-                groups.add(_Group(result.dataset, profile, result.setting.get("cl"), result.epochs,
+                groups.add(_Group(result.dataset, result.corpus, profile, result.setting.get("cl"), result.epochs,
                                   _common(result.setting, profile.blind)))
                 fitting = groups[-1:]
             for group in fitting:
@@ -163,7 +165,8 @@ def blocks(table: Table, results: list[Result], broken: list[tuple[Result, str]]
                 for group in place(row, result)[1]:
                     group.broken.setdefault(row.name, []).append(problem.split(":")[0])
     shown, left_out = [], []
-    for dataset in sorted({group.dataset for group in groups}, key=_dataset_order):
+    corpora = {group.dataset: group.corpus for group in groups}
+    for dataset in sorted(corpora, key=lambda name: dataset_order(name, corpora[name])):
         own = sorted((group for group in groups if group.dataset == dataset),
                      key=lambda group: (-sum(map(len, group.rows.values())), "n_labels" in group.constant))
         # A subset of the labels with full ULMFiT alone is a point of Figure 3 and no table.
@@ -171,15 +174,12 @@ def blocks(table: Table, results: list[Result], broken: list[tuple[Result, str]]
             group for group in own[:1] if "n_labels" not in group.constant or len(group.rows) > 1]
         shown += full
         if len(own) > len(full):
-            left_out.append(f"{DATASETS.get(dataset, dataset)}: not shown are the runs of few rows with other flags in "
-                            f"common ({len(own) - len(full)} such sets of flags); --where chooses among them.")
+            sets = len(own) - len(full)
+            left_out.append(f"{dataset_title(dataset, corpora[dataset])}: not shown are the runs of few rows with other "
+                            f"flags in common ({sets} such set{'s' * (sets > 1)} of flags); --where chooses among them.")
     outcomes.prefetch(run.folder for group in shown for members in group.rows.values() for result in members
                       for run in (result.val, result.test) if run is not None)
     return [_block(table, group, outcomes) for group in shown], left_out
-
-
-def _dataset_order(dataset: str) -> tuple:
-    return list(DATASETS).index(dataset) if dataset in DATASETS else len(DATASETS), dataset
 
 
 def _block(table: Table, group: _Group, outcomes: Outcomes) -> Block:
@@ -187,13 +187,13 @@ def _block(table: Table, group: _Group, outcomes: Outcomes) -> Block:
     entries = []
     for row in table.rows:
         chosen, note = _choose(row, group, row is table.reference)
-        paper = row.errors.get(group.dataset) if whole else None
+        paper = row.errors.get(group.corpus) if whole else None
         bad = group.broken.get(row.name, [])
         notes = [note] if note else []
         notes += [f"{bad.count(what)} run{'s' * (bad.count(what) > 1)} {what}" for what in dict.fromkeys(bad)]
         entries.append(entry_of(row.name, chosen, outcomes, paper=paper, note="; ".join(notes),
                                 reference=row is table.reference))
-    return Block(table.name, group.dataset, entries, group.constant, candidates=group.rows)
+    return Block(table.name, group.dataset, entries, group.constant, candidates=group.rows, corpus=group.corpus)
 
 
 def alike(results: list[Result]) -> list[list[Result]]:

@@ -45,6 +45,9 @@ def _errors(imdb: float, trec6: float, ag: float) -> dict[str, float]:
 
 _ULMFIT = _errors(5.00, 5.69, 5.38)
 
+# A language model that begins with random weights, trained at rates and with a dropout of its own.
+WITHOUT_PRETRAINING = Row("without pretraining", {"lm.preload": False}, without=("lm.*", "pre.*"))
+
 TABLES = {
     "table4": Table("table4", "Table 4: pretraining", (
         Row("without pretraining", {"lm.preload": False, **_STOPS}, _errors(5.63, 10.67, 5.52), ("pre.*",)),
@@ -92,3 +95,9 @@ VARIED = tuple(dict.fromkeys(flag for table in TABLES.values() for row in table.
 # Of these only 0 makes a row, the vanilla language model's. Another factor on the dropouts (a small model needs less) is
 # chosen for all rows of a table together.
 DROPOUT_FACTORS = ("pre.dropmult", "lm.dropmult")
+
+
+def dataset_order(dataset: str, corpus: str | None = None) -> tuple:
+    """Sorts datasets as the paper does, others behind by name."""
+    order, corpus = list(DATASETS), corpus or dataset
+    return order.index(corpus) if corpus in order else len(order), dataset

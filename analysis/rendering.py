@@ -13,7 +13,7 @@ from .comparison import ALPHA
 from .published import DATASETS
 
 MISSING = "missing"
-CONSTANT = "The same in every row:"
+CONSTANT = "The same in every "
 PAPER_ONLY = "paper only"  # the note of a row that no run is expected of
 
 
@@ -59,7 +59,7 @@ def p_value(p: float) -> str:
 def grid(frame: pd.DataFrame, title: str, notes: Sequence[str] = (), main_split: str = "val") -> Grid:
     """What a reader sees of one block of `comparison.frame_of`.
 
-    The lowest error is bold, a difference that is significant after Holm's correction has a star. Columns in which no
+    The lowest error is bold, a significant difference has a star. Columns in which no
     row has anything are left out.
     """
     other = "test" if main_split == "val" else "val"
@@ -67,9 +67,12 @@ def grid(frame: pd.DataFrame, title: str, notes: Sequence[str] = (), main_split:
     main, beside = ({line["row"]: line for line in lines if line["split"] == split} for split in (main_split, other))
     heads = ["", f"{main_split} error %", "paper", "95% interval", "n", "epochs", "best epoch", "difference",
              "its interval", "p", "p Holm", "p seeds", f"{other} error %", f"{other} interval", f"{other} difference",
-             "note"]
+             f"{other} difference's interval", f"{other} p Holm", "note"]
     lowest, lowest_beside = (min((line["error"] for line in part.values() if line["n_seeds"]), default=math.nan)
                              for part in (main, beside))
+    # Seeds of the reference, as a difference may be of fewer.
+    most, most_beside = (max((line["n_seeds"] for line in part.values() if line["reference"]), default=0)
+                         for part in (main, beside))
     rows = []
     for name, line in main.items():
         next_to = beside.get(name)
@@ -77,11 +80,12 @@ def grid(frame: pd.DataFrame, title: str, notes: Sequence[str] = (), main_split:
         rows.append((
             Cell(name), error, Cell(percent(line["paper"])), spread,
             Cell("" if line["note"] == PAPER_ONLY else str(line["n_seeds"])), Cell(line["epochs"]),
-            Cell(percent(line["best"], line["best_sd"])), *_difference(line),
+            Cell(percent(line["best"], line["best_sd"])), *_difference(line, most),
             *map(Cell, (p_value(line["p"]), p_value(line["p_holm"]),
                         p_value(line["p_seeds"]) if line["n_pairs"] > 1 else "")),
             *(_error(next_to, lowest_beside, missing="") if next_to is not None else (Cell(""), Cell(""))),
-            _difference(next_to)[0] if next_to is not None else Cell(""),
+            *((*_difference(next_to, most_beside), Cell(p_value(next_to["p_holm"]))) if next_to is not None
+              else (Cell(""),) * 3),
             Cell(line["note"])))
     kept = [column for column in range(len(heads)) if column < 2 or any(row[column].text for row in rows)]
     return Grid(title, tuple(heads[column] for column in kept),
@@ -95,32 +99,35 @@ def _error(line: dict, lowest: float, missing: str = MISSING) -> tuple[Cell, Cel
             Cell(between(line["low"], line["high"])))
 
 
-def _difference(line: dict) -> tuple[Cell, Cell]:
+def _difference(line: dict, of_reference: int) -> tuple[Cell, Cell]:
     if math.isnan(line["difference"]):
         return Cell("no seed in common" if line["n_pairs"] == 0 else ""), Cell("")
-    star = "*" if line["p_holm"] < ALPHA else ""
-    pairs = f" (n={line['n_pairs']:.0f})" if line["n_pairs"] < line["n_seeds"] else ""
+    star = "*" if line["significant"] else ""
+    pairs = f" (n={line['n_pairs']:.0f})" if line["n_pairs"] < max(line["n_seeds"], of_reference) else ""
     return (Cell(f"{line['difference']:+.2f}{star}{pairs}"),
             Cell(between(line["difference_low"], line["difference_high"], "+")))
 
 
-def legend(frame: pd.DataFrame) -> list[str]:
-    """What the columns mean, for below the tables."""
+def legend(frame: pd.DataFrame, family: str = "rows") -> list[str]:
+    """What the columns mean, for below the tables. family: over what p-values were corrected."""
     lines = ["Error in %: mean ± sample standard deviation over n seeds, the lowest in bold; 95% bootstrap interval "
              "over documents and seeds (of one seed: over documents alone). Best epoch: the error where the validation "
-             "loss was lowest, which is chosen on val."]
+             "loss was lowest, which is chosen on val; with early stopping it is the one whose weights are kept."]
     if (frame["n_pairs"] > 0).any():
         seeds = sorted({int(n) for n in frame.loc[frame["n_pairs"] > 0, "n_pairs"]})
         smallest = ", ".join(f"{min(1.0, 2.0 ** (1 - n)):.2g} with {n} seed{'s' * (n > 1)}" for n in seeds)
         lines.append(f"Difference to the reference, the row without one, paired over documents and seeds. p: exact "
                      f"permutation test over documents, the seeds combined (McNemar's test for one seed), which speaks "
-                     f"of these very runs; * p < {ALPHA} after Holm's correction over the rows. p seeds: exact "
+                     f"of these very runs; p Holm: after Holm's correction over the {family}. * p Holm < {ALPHA}, and "
+                     f"the interval, which speaks of other documents and seeds too, leaves out 0. p seeds: exact "
                      f"permutation test over seeds; the smallest p attainable is {smallest}.")
     return lines
 
 
-def dataset_title(dataset: str) -> str:
-    return DATASETS.get(dataset, dataset)
+def dataset_title(dataset: str, corpus: str | None = None) -> str:
+    """The corpus as papers write it, with the folder's name where that is another: `IMDb (imdb30k)`."""
+    corpus = corpus or dataset
+    return DATASETS.get(corpus, corpus) + (f" ({dataset})" if corpus != dataset else "")
 
 
 # -- a terminal --------------------------------------------------------------------------------------------------------
@@ -224,6 +231,6 @@ def html_table(shown: Grid, link: str = "#run-") -> str:
 def html_note(note: str) -> str:
     """A line below a table; the long list of what stays constant is folded."""
     if note.startswith(CONSTANT):
-        said = html.escape(note.removeprefix(CONSTANT))
-        return f'<details class="note"><summary>{CONSTANT}</summary>{said}</details>'
+        summary, said = map(html.escape, note.split(":", 1))
+        return f'<details class="note"><summary>{summary}:</summary>{said}</details>'
     return f'<p class="note">{html.escape(note)}</p>'

@@ -22,10 +22,10 @@ _SHARED = ("seed", "backwards", "bpe", "split")  # said once for the whole chain
 class Result:
     """A trained classifier or linear baseline with what was measured of it.
 
-    setting: see above. seeds: (seed of the classifier, of its language model, of the pretrained model, of the draw of
+    setting: see above. corpus: what the dataset is, whatever its folder's name. seeds: (seed of the classifier, of its language model, of the pretrained model, of the draw of
     the training subset, of the language model's subset); None where there is none.
     val, test: the runs that hold the predictions of each split, None where there is none. epochs: how many were
-    planned. unknown: ancestors whose record is not there. behind: the runs whose flags have each prefix, its own
+    planned, epochs_run: how many of them were run. unknown: ancestors whose record is not there. behind: the runs whose flags have each prefix, its own
     under "".
     """
 
@@ -35,8 +35,10 @@ class Result:
     val: Run | None = None
     test: Run | None = None
     epochs: int | None = None
+    epochs_run: int | None = None
     unknown: list[str] = field(default_factory=list)
     behind: dict[str, Run] = field(default_factory=dict)
+    corpus: str | None = None
 
     @property
     def dataset(self) -> str:
@@ -205,8 +207,9 @@ def _result(chain: Chain, run: Run) -> Result:
         if run.config.get(flag):
             setting[flag] = True
     key = tuple(seeds.get(name) for name in ("", "lm.", "pre.", "n_labels", "lm.n_labels"))
-    epochs = (run.record.get("progress") or {}).get("of")
-    return Result(run, setting, key, epochs=epochs, unknown=unknown, behind=behind)
+    progress = run.record.get("progress") or {}
+    return Result(run, setting, key, epochs=progress.get("of"), epochs_run=progress.get("epochs"), unknown=unknown,
+                  behind=behind, corpus=chain.archive.corpus(run.dataset))
 
 
 def _distinct(found: list[Result]) -> list[Result]:

@@ -47,7 +47,8 @@ def document_replicates(wrong: np.ndarray, replicates: int = REPLICATES) -> np.n
     documents = len(wrong)
     values = np.ascontiguousarray(wrong, dtype=np.float32)
     if replicates * documents <= _CHUNK:
-        return _document_counts(documents, replicates) @ values * (100.0 / documents)
+        # The counts are whole numbers and exact; as single precision rates their differences would be no longer 0.
+        return (_document_counts(documents, replicates) @ values).astype(np.float64) * (100.0 / documents)
     generator = np.random.default_rng(documents)
     rates = np.empty((replicates, wrong.shape[1]))
     step = max(1, _CHUNK // documents)

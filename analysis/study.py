@@ -10,7 +10,7 @@ from ulmfit import files, names
 
 from . import archive, rendering, settings
 from .archive import Archive, Run
-from .comparison import Block, frame_of
+from .comparison import Block, correct_together, frame_of
 from .outcomes import Outcomes
 from .rendering import Grid
 from .settings import Result
@@ -82,9 +82,13 @@ class Product:
 
 
 def product(name: str, title: str, blocks: Sequence[Block], titles: Sequence[str] | None = None,
-            notes: Sequence[str] = (), empty: str = "no run of it is there") -> Product:
-    """The table of some blocks. titles: one a block; without them `block_titles`."""
+            notes: Sequence[str] = (), empty: str = "no run of it is there", together: str | None = None) -> Product:
+    """The table of some blocks. titles: one a block; without them `block_titles`. together: what the blocks of a
+    dataset are, whose p-values are then corrected together."""
     frames = [frame_of(block) for block in blocks]
+    if together:
+        for dataset in dict.fromkeys(block.dataset for block in blocks):
+            correct_together([frame for frame, block in zip(frames, blocks) if block.dataset == dataset])
     titles = titles or block_titles(blocks)
     grids = [rendering.grid(frame, title, [*block.notes, *_constant(block)], block.main_split)
              for frame, block, title in zip(frames, blocks, titles)]
@@ -92,7 +96,8 @@ def product(name: str, title: str, blocks: Sequence[Block], titles: Sequence[str
         return Product(name, title, pd.DataFrame(columns=frame_of(Block(name, "", [])).columns), [],
                        [f"Missing: {empty}.", *notes])
     frame = pd.concat(frames, ignore_index=True)
-    return Product(name, title, frame, grids, [*rendering.legend(frame), *notes], frames)
+    family = f"rows and {together}" if together else "rows"
+    return Product(name, title, frame, grids, [*rendering.legend(frame, family), *notes], frames)
 
 
 def block_titles(blocks: Sequence[Block]) -> list[str]:
@@ -114,7 +119,7 @@ def _title(block: Block) -> str:
     labels = block.constant.get("n_labels")
     said = "" if labels is None else f", {labels:,} labels" if isinstance(labels, int) else f", subset {labels}"
     said += ", from scratch" * bool(block.constant.get("from_scratch")) + ", subwords" * bool(block.constant.get("bpe"))
-    return rendering.dataset_title(block.dataset) + said
+    return rendering.dataset_title(block.dataset, block.corpus) + said
 
 
 def _telling_apart(blocks: Sequence[Block]) -> list[str]:
@@ -135,9 +140,9 @@ def _telling_apart(blocks: Sequence[Block]) -> list[str]:
 def _constant(block: Block) -> list[str]:
     if not block.constant:
         return []
-    return [f"{rendering.CONSTANT} " + ", ".join(f"{name}={shown_value(value)}"
-                                                  for name, value in block.constant.items())
-            + "; a flag that is not named here has its default."]
+    return [f"{rendering.CONSTANT}{block.constant_in}: " + ", ".join(f"{name}={shown_value(value)}"
+                                                                     for name, value in block.constant.items())
+            + "; a flag that neither this line nor a row names has its default."]
 
 
 def shown_value(value: object) -> str:

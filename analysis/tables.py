@@ -1,10 +1,14 @@
 """The tables: each function makes one `Product` of a study, each command of the same name writes and prints it."""
 
+import math
+
 import pandas as pd
+from ulmfit import names
 from ulmfit.errors import UsageError
 
 from . import ablations, averages, low_shot_curves, orderings, paper_rows, rendering
-from .comparison import Block
+from .archive import Run
+from .comparison import ALPHA, Block
 from .published import TABLES
 from .rendering import Cell, Grid
 from .selection import select
@@ -53,7 +57,7 @@ def low_shot(study: Study, dataset: str | None = None, where: str | None = None)
     blocks = [block for curves in shown for block in low_shot_curves.blocks(study, curves)]
     made = product("low_shot", "Few labels: error against the number of labelled documents", blocks,
                    notes=[note for curves in shown for note in curves.notes],
-                   empty="no classifier was trained on a subset of sample_train")
+                   empty="no classifier was trained on a subset of sample_train", together="numbers of labels")
     made.grids[:0] = [_overview(made.frame, curves) for curves in shown]
     return made, shown
 
@@ -71,7 +75,7 @@ def _overview(frame: pd.DataFrame, shown: low_shot_curves.Curves) -> Grid:
         return Cell(f"{rendering.percent(line['error'], line['sd'])} (n={line['n_seeds']})",
                     bool(line["error"] == lowest[labels]), rendering.run_ids(line["runs"]))
 
-    return Grid(f"{rendering.dataset_title(shown.dataset)}, val error in % by labels",
+    return Grid(f"{rendering.dataset_title(shown.dataset, shown.corpus)}, val error in % by labels",
                 ("", *(f"{labels:,}" for labels in shown.sizes())),
                 tuple((Cell(name), *(cell(name, labels) for labels in shown.sizes())) for name in shown.points))
 
@@ -95,19 +99,56 @@ def agreement(study: Study, dataset: str | None = None, where: str | None = None
     if len(frame):
         counts = orderings.summary(frame)
         heads = ("", "dataset", orderings.HOLDS, orderings.REVERSED, orderings.UNDECIDED, orderings.NO_RUNS, "setting")
+        settings = {}
+        for constant in counts["constant"]:
+            settings.setdefault(constant, len(settings) + 1)
         grids.append(Grid("Orderings of two rows in the paper", heads, tuple(
-            tuple(map(Cell, (_title(line["table"]), rendering.dataset_title(line["dataset"]),
-                             *(str(line[verdict]) for verdict in heads[2:6]), line["constant"])))
-            for _, line in counts.iterrows())))
+            tuple(map(Cell, (_title(line["table"]), rendering.dataset_title(line["dataset"], line["corpus"]),
+                             *(str(line[verdict]) for verdict in heads[2:6]), str(settings[line["constant"]]))))
+            for _, line in counts.iterrows()), tuple(f"Setting {number}: {said or 'defaults'}"
+                                                     for said, number in settings.items())))
     measured = frame[frame["verdict"] != orderings.NO_RUNS]
-    for (table, dataset_name, constant), part in measured.groupby(["table", "dataset", "constant"], sort=False):
-        grids.append(_ordering_grid(f"{_title(table)}, {rendering.dataset_title(dataset_name)}", part, constant))
-    notes = ["An ordering holds, or is reversed, where the 95% interval of the difference over documents and seeds "
-             "leaves out 0; else it is undecided. p: exact permutation test over documents; Holm's correction over the "
-             "pairs of a table. Rows that are equal in the paper are no ordering."]
+    for (table, dataset_name, corpus, constant), part in measured.groupby(["table", "dataset", "corpus", "constant"],
+                                                                          sort=False):
+        grids.append(_ordering_grid(f"{_title(table)}, {rendering.dataset_title(dataset_name, corpus)}", part, constant))
+    notes = [f"An ordering holds, or is reversed, where the 95% interval of the difference over documents and seeds "
+             f"leaves out 0 and p Holm is below {ALPHA}; else it is undecided. p: exact permutation test over documents; "
+             f"Holm's correction over the pairs of a table. Rows that are equal in the paper are no ordering."]
     if not len(measured):
         notes.insert(0, "Missing: no two rows that the paper orders have runs with a seed in common.")
     return Product("agreement", "The paper's orderings in these runs", frame, grids, notes)
+
+
+def ensembles(study: Study, dataset: str | None = None) -> Product:
+    """The averages that `ensemble` made, beside their members."""
+    rows: dict[tuple[str, str], list[tuple[Run, dict]]] = {}
+    for run in study.archive:
+        if run.stage == "ensemble" and study.concerns(run) and study.archive.problem(run) is None \
+                and dataset in (None, run.dataset):
+            rows.setdefault((run.dataset, run.record["split"]), []).append((run, _ensemble_line(run)))
+    heads = ("members", "error %", "n", "gain over their mean", "its interval", "gain over the best", "p", "weights")
+    grids = [Grid(f"{rendering.dataset_title(name, study.archive.corpus(name))}, {split}", heads, tuple(
+        tuple(map(_cell, (line["kind"], Cell(rendering.percent(line["error"]), runs=(run.id,)), str(line["n_members"]),
+                          f"{line['gain']:+.2f}", rendering.between(line["gain_low"], line["gain_high"], "+"),
+                          f"{line['gain_over_best']:+.2f}", rendering.p_value(line["p_over_best"]), line["weights"])))
+        for run, line in part)) for (name, split), part in sorted(rows.items())]
+    frame = pd.DataFrame([line for part in rows.values() for _, line in part])
+    notes = ["Gains in points of error, positive where the average is better; 95% bootstrap interval over documents. p: "
+             "McNemar's exact test against the best member."]
+    if not grids:
+        notes.insert(0, "Missing: no average was made by `python -m analysis ensemble`.")
+    return Product("ensembles", "Averages of predictions", frame, grids, notes)
+
+
+def _ensemble_line(run: Run) -> dict:
+    record = run.record
+    low, high = record.get("gain_interval") or (math.nan, math.nan)
+    weights = record.get("weights") or []
+    return {"run": run.id, "dataset": run.dataset, "split": record["split"], "n_members": len(record["members"]),
+            "kind": ", ".join(run.id.split(names.SEPARATOR)[2:-2]), "error": run.metric("error"),
+            "gain": record["gain"], "gain_low": low, "gain_high": high, "gain_over_best": record["gain_over_best"],
+            "p_over_best": record.get("p_over_best", math.nan),
+            "weights": " ".join(f"{weight:.4f}" for weight in weights), "members": " ".join(record["members"])}
 
 
 def _title(table: str) -> str:
@@ -115,9 +156,14 @@ def _title(table: str) -> str:
 
 
 def _ordering_grid(title: str, part: pd.DataFrame, constant: str) -> Grid:
-    rows = tuple(tuple(map(Cell, (
-        f"{line['lower']} below {line['higher']}", f"{line['paper']:+.2f}", f"{line['difference']:+.2f}",
+    rows = tuple(tuple(map(_cell, (
+        f"{line['lower']} below {line['higher']}", f"{line['paper']:+.2f}",
+        Cell(f"{line['difference']:+.2f}", runs=rendering.run_ids(line["runs"])),
         rendering.between(line["low"], line["high"], "+"), str(line["n_pairs"]), rendering.p_value(line["p_holm"]),
         line["verdict"]))) for _, line in part.iterrows())
     return Grid(title, ("in the paper", "points there", "points here", "95% interval", "n", "p Holm", "verdict"), rows,
-                (f"{rendering.CONSTANT} {constant}",))
+                (f"{rendering.CONSTANT}row: {constant}",))
+
+
+def _cell(value: str | Cell) -> Cell:
+    return value if isinstance(value, Cell) else Cell(value)
