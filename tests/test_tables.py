@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.metrics
-from analysis import rendering, study, tables
+from analysis import comparison, rendering, statistics, study, tables
+from analysis.ensemble import ensemble
+from analysis.paper import missing_rows, sections
 from analysis.selection import select
 from analysis.rendering import Cell, Grid
 from conftest import ROOT
@@ -174,7 +176,104 @@ def test_the_papers_orderings(whole):
     line = frame[(frame["lower"] == "freez + discr + stlr") & (frame["higher"] == "last")].iloc[0]
     assert line["verdict"] == "holds" and line["low"] > 0 and line["paper"] == pytest.approx(10.40)
     line = frame[(frame["lower"] == "from scratch") & (frame["higher"] == "last")].iloc[0]
-    assert line["verdict"] == ("holds" if line["low"] > 0 else "undecided")
+    assert line["verdict"] == ("holds" if line["low"] > 0 and line["p_holm"] < 0.05 else "undecided")
+
+
+def test_a_star_needs_the_interval_and_the_corrected_test(whole):
+    assert comparison.significant(0.1, 2.0, 0.01) and comparison.significant(-2.0, -0.1, 0.01)
+    assert not comparison.significant(-0.1, 2.0, 0.01) and not comparison.significant(0.1, 2.0, 0.06)
+    assert not comparison.significant(None, None, np.nan)
+    product, _ = tables.paper_table(study.load(whole.folder), "table7")
+    for frame, grid in zip(product.frames, product.grids):
+        for row in grid.rows:
+            line = frame[(frame["row"] == row[0].text) & (frame["split"] == "val")].iloc[0]
+            wanted = line["p_holm"] < 0.05 and (line["difference_low"] > 0 or line["difference_high"] < 0)
+            assert line["significant"] == wanted == ("*" in row[grid.heads.index("difference")].text)
+    verdicts = tables.agreement(study.load(whole.folder)).frame
+    decided = (verdicts["p_holm"] < 0.05) & ((verdicts["low"] > 0) | (verdicts["high"] < 0))
+    assert (verdicts["verdict"].isin(["holds", "reversed"]) == decided).all() and decided.any() and not decided.all()
+
+
+def test_p_values_of_a_curve_are_corrected_over_rows_and_sizes(whole):
+    product, _ = tables.low_shot(study.load(whole.folder))
+    on_val = product.frame[product.frame["split"] == "val"]
+    corrected = statistics.holm(on_val["p"].tolist())
+    assert on_val["p_holm"].tolist() == pytest.approx(corrected, nan_ok=True)
+    assert on_val["p"].notna().sum() > 6 and "over the rows and numbers of labels" in product.markdown()
+
+
+def test_what_the_curves_have_in_common_is_said_of_them_alone(whole):
+    product, _ = tables.low_shot(study.load(whole.folder))
+    [said] = [note for grid in product.grids if grid.title == "IMDb, 100 labels" for note in grid.notes]
+    assert said.startswith("The same in every row of a neural network: ") and "emb_sz=16" in said and "cl=2" in said
+    assert "lm." not in said  # from scratch has none
+    assert "C is chosen on val" in product.markdown()
+
+
+def test_a_baseline_of_one_seed_is_compared_with_every_seed(small):
+    for split in ("val", "test"):
+        small.baseline("trec6", 20, split=split)
+    backward = small.pretrained(backwards=True)
+    for seed in range(3):
+        model = small.language_model("trec6", backward, seed=seed, backwards=True)
+        small.classifier("trec6", model, 6, "default", {}, seed, backwards=True)
+    product, _ = tables.tables2_3(study.load(small.folder))
+    line, averaged = (line_of(product.frame, row, "test") for row in ("tf-idf, 1- to 2-grams", "ULMFiT, averaged"))
+    assert line["n_seeds"] == 1 and line["n_pairs"] == 3
+    assert line["difference"] == pytest.approx(line["error"] - averaged["error"])
+    shutil.rmtree(small.folder / "runs" / "trec6--eval_clas--bwd--word--default--all--s1--test")
+    product, _ = tables.tables2_3(study.load(small.folder))
+    assert line_of(product.frame, "ULMFiT, forward", "test")["n_pairs"] == 2
+    assert "(n=2)" in product.grids[0].rows[-3][product.grids[0].heads.index("difference")].text
+    assert "best epoch" not in [head for grid in product.grids for head in grid.heads
+                                if grid.rows[0][0].text.startswith("tf-idf")]
+
+
+def test_epochs_that_were_run_and_the_best_of_them(small):
+    small.save(LAST, progress={"epochs": 3, "of": 4})
+    small.baseline("trec6", 20)
+    found = study.load(small.folder)
+    frame = frame_of(small.folder)
+    assert line_of(frame, "last")["epochs"] == "3-4 of 4" and line_of(frame, "freez + discr + stlr")["epochs"] == "4"
+    [baseline] = [result for result in found.results if result.run.stage == "train_baseline"]
+    assert comparison.entry_of("tf-idf", [baseline], found.outcomes).best == {}
+
+
+def test_a_folder_of_another_name_is_the_corpus_that_get_data_says(tmp_path):
+    made = Made(tmp_path)
+    made.run("get_data", "imdb30k--get_data", {"name": "imdb"}, {})
+    made.corpus("imdb30k")
+    for backwards in (False, True):
+        model = made.language_model("imdb30k", None, "random", {"preload": False}, backwards=backwards)
+        made.classifier("imdb30k", model, 8, "random", backwards=backwards)
+    found = study.load(tmp_path)
+    product, _ = tables.bidirectional(found)
+    assert product.grids[0].title == "IMDb (imdb30k)" and "were pretrained, these were not" in product.markdown()
+    assert line_of(product.frame, "averaged", "test", "imdb30k")["paper"] == 4.58
+    orderings = tables.agreement(found).frame
+    assert list(orderings[orderings["table"] == "bidirectional"]["lower"]) == ["averaged"]
+    assert "ULMFiT without pretraining, averaged" in set(tables.tables2_3(found)[0].frame["row"])
+
+
+def test_averages_that_ensemble_made(small):
+    runs = [f"trec6--eval_clas--fwd--word--{name}--all--s0--test" for name in ("default", "last")]
+    assert "Missing" in tables.ensembles(study.load(small.folder)).markdown()
+    ensemble(*runs, results_dir=str(small.folder), quiet=True)
+    product = tables.ensembles(study.load(small.folder))
+    [line] = product.frame.to_dict("records")
+    assert line["members"].split() == runs
+    assert line["gain"] == pytest.approx(np.mean([error_of(small.folder, run) for run in runs]) - line["error"])
+    assert line["error"] == pytest.approx(error_of(small.folder, line["run"]))
+    assert product.grids[0].rows[0][1].runs == (line["run"],)
+    assert tables.ensembles(study.load(small.folder), "imdb").frame.empty
+
+
+def test_rows_without_runs_are_named(small):
+    found = study.load(small.folder)
+    made = {section.product.name: missing_rows(section, None) for section in sections(found, small.folder / "figures")}
+    assert "TREC-6: ULMFiT, backward, ULMFiT, averaged" in made["tables2_3"]
+    assert any(line.startswith("TREC-6: from scratch, full, ") for line in made["table7"])
+    assert made["agreement"] == made["ensembles"] == []
 
 
 # -- hard cases --------------------------------------------------------------------------------------------------------
