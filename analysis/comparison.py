@@ -20,9 +20,10 @@ class Entry:
     """A row before anything is measured.
 
     wrong: by split and seed, which documents were got wrong, shape (documents,). runs: by split and seed, the ids of
-    the runs behind. paper: the paper's error rate in %. note: what a reader must know of the row. stands_for_all: its
-    seed changes nothing to speak of, so that a single run is compared with every seed of the reference. epochs: of each
-    run how many were run and how many were planned.
+    the runs behind. all_seeds: what a seed stands for, with those of the language model and the rest. paper: the
+    paper's error rate in %. note: what a reader must know of the row. stands_for_all: its seed changes nothing to speak
+    of, so that a single run is compared with every seed of the reference. epochs: of each run how many were run and how
+    many were planned.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Entry:
     wrong: dict[str, dict[object, np.ndarray]] = field(default_factory=lambda: {split: {} for split in SPLITS})
     documents: dict[str, Documents] = field(default_factory=dict)
     runs: dict[str, dict[object, str]] = field(default_factory=lambda: {split: {} for split in SPLITS})
+    all_seeds: dict[object, tuple] = field(default_factory=dict)
     best: dict[object, float] = field(default_factory=dict)
     epochs: set[tuple[int, int]] = field(default_factory=set)
 
@@ -75,6 +77,7 @@ def entry_of(name: str, results: Iterable[Result], outcomes: Outcomes, **facts) 
     results = list(results)
     for result in results:
         seed = seed_key(result, results)
+        entry.all_seeds[seed] = result.seeds
         for split in SPLITS:
             if (run := result.of(split)) is not None:
                 entry.add(split, seed, *outcomes.wrong(run.folder), run.id)
@@ -217,4 +220,9 @@ def _pairs(entry: Entry, reference: Entry, split: str) -> list[tuple[object, obj
     mine, theirs = entry.wrong[split], reference.wrong[split]
     if entry.stands_for_all and len(mine) == 1:
         return [(next(iter(mine)), seed) for seed in theirs]
-    return [(seed, seed) for seed in mine if seed in theirs]
+    same = [(seed, seed) for seed in mine if seed in theirs]
+    if same:
+        return same
+    # Where a row has several runs of one classifier's seed, its seeds are told by the language model's too.
+    by_all = {reference.all_seeds[seed]: seed for seed in theirs if seed in reference.all_seeds}
+    return [(seed, by_all[entry.all_seeds[seed]]) for seed in mine if entry.all_seeds.get(seed) in by_all]

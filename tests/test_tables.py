@@ -339,6 +339,18 @@ def test_unbalanced_seeds_are_paired_where_both_have_them(small):
     assert line_of(made.frame, "last")["n_pairs"] == 0 and "no seed in common" in made.markdown()
 
 
+def test_seeds_of_the_language_model_tell_runs_of_one_seed_apart(small):
+    model = small.language_model("trec6", "wiki--pretrain_lm--fwd--word--wiki--all--s0", seed=7)
+    small.classifier("trec6", model, 20, "last7", {"last": True, "use_discriminative": False, "lr": 0.001,
+                                                   "use_regular_schedule": True, "early_stopping": True}, seed=1)
+    for seed in (0, 2):
+        shutil.rmtree(small.folder / "runs" / f"trec6--train_clas--fwd--word--default--all--s{seed}")
+    line = line_of(frame_of(small.folder), "last")
+    assert line["n_seeds"] == 4 and line["n_pairs"] == 1
+    assert line["difference"] == pytest.approx(error_of(small.folder, LAST)
+                                               - error_of(small.folder, LAST.replace("last", "default")))
+
+
 def test_missing_failed_and_stale_runs_are_told_apart(small):
     small.save(LAST, status="failed", error="RuntimeError: out of memory")
     small.save(LAST.replace("s1", "s2"), inputs={**small.records[LAST]["inputs"], "language_model": {
