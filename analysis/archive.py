@@ -93,6 +93,16 @@ class Archive:
     unreadable: list[str] = field(default_factory=list)
     _stale: dict[str, str | None] = field(default_factory=dict)
 
+    @cached_property
+    def _sentencepiece(self) -> dict[str, list[Run]]:
+        """The runs that trained a sentencepiece model, by its fingerprint as an input."""
+        found: dict[str, list[Run]] = {}
+        for run in self:
+            mark = records.mark_as("sp_model", run.record)
+            if run.stage == "create_toks" and mark and "sp_model" not in run.record["inputs"]:
+                found.setdefault(mark, []).append(run)
+        return found
+
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs.values())
 
@@ -104,12 +114,24 @@ class Archive:
         raise UserError(f"there is no run {run} in {self.folder / 'runs'}; `python -m analysis runs` lists what there "
                         f"is")
 
+    def source(self, run: Run, role: str) -> Run | None:
+        """The run that made one of its inputs, as it is by now; None for a file of the user's, or without its record.
+
+        create_toks once recorded a sentencepiece model without its run: that is then the one which trained just this
+        model, of several the one whose dataset it was taken from.
+        """
+        given = run.record["inputs"][role]
+        if given["run"] is not None or role != "sp_model":
+            return self.runs.get(given["run"])
+        makers = [maker for maker in self._sentencepiece.get(given["fingerprint"], ()) if maker is not run]
+        near = [maker for maker in makers if given["path"].startswith(f"{maker.record['flags'].get('dir_path')}/")]
+        return next(iter(near or makers), None)
+
     def parent(self, run: Run, role: str) -> Run | None:
         """The run that made one of its inputs: None without such an input, without its record, or when the run of that
         name has been made anew since."""
-        given = run.record["inputs"].get(role)
-        parent = self.runs.get(given["run"]) if given else None
-        if parent is None or parent.record["fingerprint"] != _made_by(given["fingerprint"]):
+        parent = self.source(run, role) if role in run.record["inputs"] else None
+        if parent is None or not _is_of(role, run.record["inputs"][role], parent):
             return None
         return parent
 
@@ -129,12 +151,12 @@ class Archive:
         if run.record["stage_version"] != records.STAGE_VERSIONS.get(run.stage):
             return f"made by another version of {run.stage}"
         for role, given in run.record["inputs"].items():
-            parent = self.runs.get(given["run"])
+            parent = self.source(run, role)
             # `labels` has a fingerprint of its own; a language model that goes on under its own name reads its former
             # self, whose record is gone.
             if parent is None or parent is run or role == "labels":
                 continue
-            if parent.record["fingerprint"] != _made_by(given["fingerprint"]):
+            if not _is_of(role, given, parent):
                 return f"{parent.id} was made anew since"
             if given.get("content", "") != _content(parent, given.get("content", "")):
                 return f"{parent.id} was made anew since, with other digits"
@@ -149,17 +171,21 @@ class Archive:
         why = self.stale(run)
         return f"stale: {why}" if why else None
 
+    def parents(self, run: Run) -> list[Run]:
+        """The runs that made its inputs, in the order of their ids, without those whose record is not there."""
+        found = {source.id: source for role in run.record["inputs"] if (source := self.source(run, role)) is not None}
+        return [found[name] for name in sorted(found)]
+
     def ancestors(self, run: Run) -> list[Run]:
         """The runs it descends from whose records are there, parents before children."""
         found: dict[str, Run] = {}
 
         def visit(child: Run) -> None:
-            for name in child.record["parents"]:
-                parent = self.runs.get(name)
-                if parent is not None and parent is not run and name not in found:
-                    found[name] = parent
+            for parent in self.parents(child):
+                if parent is not run and parent.id not in found:
+                    found[parent.id] = parent
                     visit(parent)
-                    found[name] = found.pop(name)  # behind its own parents
+                    found[parent.id] = found.pop(parent.id)  # behind its own parents
 
         visit(run)
         return list(found.values())
@@ -175,9 +201,12 @@ def _content(parent: Run, read: str) -> str:
     return read
 
 
-def _made_by(fingerprint: str) -> str:
-    """The fingerprint of the run that made an input; an intermediate classifier is its run's own."""
-    return fingerprint.removesuffix("-intermediate")
+def _is_of(role: str, given: dict, parent: Run) -> bool:
+    """Whether an input is what its run has made by now; an intermediate classifier is its run's own.
+
+    Of a sentencepiece model that is just being made again it is what was read.
+    """
+    return records.mark_as(role, parent.record) in (None, given["fingerprint"].removesuffix("-intermediate"))
 
 
 def load(results_dir: str | Path | None) -> Archive:

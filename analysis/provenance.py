@@ -15,14 +15,15 @@ def chain(runs: Archive, run: Run) -> list[Run]:
     return [*runs.ancestors(run), run]
 
 
-def outside(members: list[Run]) -> list[tuple[str, str]]:
+def outside(runs: Archive, members: list[Run]) -> list[tuple[str, str]]:
     """(path, fingerprint) of the files that no run of the chain made: csv files, subsets, weights from elsewhere."""
-    found = {}
-    for run in members:
-        for given in run.record["inputs"].values():
-            if given["run"] is None:
-                found[given["path"]] = given["fingerprint"]
-    return list(found.items())
+    return [(path, mark) for path, (_, mark) in _outside(runs, members).items()]
+
+
+def _outside(runs: Archive, members: list[Run]) -> dict[str, tuple[str | None, str]]:
+    """(dataset of the run that read it, fingerprint) of each such file by its path."""
+    return {given["path"]: (run.dataset, given["fingerprint"]) for run in members
+            for role, given in run.record["inputs"].items() if given["run"] is None and runs.source(run, role) is None}
 
 
 def missing(runs: Archive, members: list[Run]) -> list[str]:
@@ -33,9 +34,7 @@ def missing(runs: Archive, members: list[Run]) -> list[str]:
 def commands(runs: Archive, members: list[Run]) -> list[str]:
     """What makes the chain again, in an order that works; get_data and sample_train where their results were read."""
     every = list(members)
-    read = {given["path"]: (run.dataset, given["fingerprint"]) for run in members
-            for given in run.record["inputs"].values() if given["run"] is None}
-    for path, (dataset, mark) in read.items():
+    for path, (dataset, mark) in _outside(runs, members).items():
         for run in runs:
             if run in every:
                 continue
@@ -105,7 +104,7 @@ def show(run: str, results_dir: str | None = None) -> None:
     print("\nIt descends from:\n")
     rows = [(f"  {each.id}", each.stage, (each.record.get("git") or {}).get("commit") or "", each.record["fingerprint"])
             for each in members[:-1]]
-    rows += [(f"  {path}", "file", "", mark) for path, mark in outside(members)]
+    rows += [(f"  {path}", "file", "", mark) for path, mark in outside(runs, members)]
     rows += [(f"  {name}", "its record is not here", "", "") for name in missing(runs, members)]
     print("\n".join(align(rows)) if rows else "  nothing")
     print("\nThese commands make it again (those that are done are reused):\n")

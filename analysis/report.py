@@ -138,10 +138,10 @@ def _card(found: Study, run: Run, shown: dict[str, Run]) -> str:
              for name, value in provenance.summary(run)]
     if problem := found.archive.problem(run):
         lines.insert(0, ("does not stand", f'<span class="bad">{html.escape(problem)}</span>'))
-    parents = [_link(name) if name in shown else f"{html.escape(name)} (its record is not here)"
-               for name in run.record["parents"]]
+    parents = [_link(parent.id) for parent in found.archive.parents(run)]
+    parents += [f"{html.escape(name)} (its record is not here)" for name in provenance.missing(found.archive, [run])]
     lines.append(("made from", ", ".join(parents) or "files alone"))
-    lines += [("reads", html.escape(f"{path} ({mark})")) for path, mark in provenance.outside([run])]
+    lines += [("reads", html.escape(f"{path} ({mark})")) for path, mark in provenance.outside(found.archive, [run])]
     rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{value}</dd>" for name, value in lines)
     return (f'<details class="card" id="run-{html.escape(run.id, quote=True)}"><summary>{html.escape(run.id)}</summary>'
             f"<dl>{rows}</dl></details>")

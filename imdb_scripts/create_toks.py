@@ -60,7 +60,7 @@ def create_toks(dir_path=None, chunksize=24000, n_lbls=1, lang="en", val_seed=0,
     if sp_model is not None:
         sp_model = subwords.find_model(sp_model)
         subwords.load(sp_model)
-        inputs["sp_model"] = records.file_input(sp_model)
+        inputs["sp_model"] = subwords.model_input(sp_model)
     asked = lineage(flags)
     run = records.open_run(create_toks, asked.run_id, flags, inputs, artefact=asked.artefact, dataset=folder.name)
     if run.reused:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -248,6 +249,18 @@ def test_files_that_are_gone_are_made_again_only_where_they_are_needed(base, tmp
         "to run", "done", "to run"]
     done = place.launch(f"{sample}\n{baseline}\n{other}")
     assert done.returncode == 0 and done.stdout.count("begins") == 2, done.stdout
+
+
+def test_what_was_cut_by_a_sentencepiece_model_that_is_gone_is_done(base, tmp_path):
+    place = base.copy(tmp_path)
+    wiki = tmp_path / "smoke_wiki"
+    cut = (place.command("create_toks", dir_path=wiki, n_lbls=0, bpe=True, sp_vocab=300, workers=1) + "\n"
+           + place.command("create_toks", bpe=True, sp_model=wiki, workers=1))
+    done = place.launch(cut)
+    assert done.returncode == 0, done.stdout
+    assert place.records()["smoke--create_toks--bpe"]["parents"] == ["smoke_wiki--create_toks--bpe"]
+    shutil.rmtree(wiki / "bpe" / "tokens")
+    assert list(table(place.launch(cut, "--dry_run").stdout).values()) == ["done, files gone", "done"]
 
 
 def test_an_evaluation_ends_with_the_digits_that_it_read(base, tmp_path):

@@ -10,6 +10,7 @@ from analysis import archive, checks, difference, provenance
 from made_records import Made, few_labels
 from ulmfit import corpus, text_hashes
 from ulmfit.errors import UserError
+from ulmfit.records import Input
 
 CLAS = "imdb--train_clas--fwd--word--{}--100--s0"
 
@@ -64,7 +65,7 @@ def test_show_goes_down_to_the_csv(made):
         for parent in made.records[child]["parents"]:
             assert order.index(parent) < order.index(child)
     assert order[-1] == run.id and "wiki--create_toks--word" in order
-    paths = dict(provenance.outside(provenance.chain(runs, run)))
+    paths = dict(provenance.outside(runs, provenance.chain(runs, run)))
     assert set(paths) == {"data/imdb/train.csv", "data/wiki/train.csv", "data/imdb/subsets/100.txt"}
     commands = provenance.commands(runs, provenance.chain(runs, run))
     stages = [command.split("/")[1].split(".")[0] for command in commands]
@@ -88,6 +89,43 @@ def test_show_names_what_fetched_weights_of_another_folder(tmp_path):
     made.save(model, inputs={**given, "pretrained": {"path": "data/wt103/wt103-fwd.tgz", "fingerprint": "12", "run": None}})
     runs = archive.load(tmp_path)
     assert "get_data.py" in provenance.commands(runs, provenance.chain(runs, runs.get(model)))[0]
+
+
+def tokens_of_subwords(made, dataset, model, **given):
+    """create_toks --bpe by the sentencepiece model of wiki, or that trains it."""
+    inputs = {"train": Input(f"data/{dataset}/train.csv", "ab" * 8)}
+    if given:
+        inputs["sp_model"] = Input("data/wiki/bpe/tokens/spm.model", model[:16], **given)
+    made.run("create_toks", f"{dataset}--create_toks--bpe", {"bpe": True, "dir_path": f"data/{dataset}"}, inputs,
+             sp_model_sha256=model)
+
+
+@pytest.mark.parametrize("recorded", [None, "wiki--create_toks--bpe"])
+def test_what_trained_a_sentencepiece_model_comes_before_what_is_cut_by_it(tmp_path, recorded):
+    """Earlier versions recorded the model as a file of the user's."""
+    made, model = Made(tmp_path), "12" * 32
+    tokens_of_subwords(made, "aaa", model)  # happens to have trained the same
+    tokens_of_subwords(made, "wiki", model)
+    tokens_of_subwords(made, "imdb", model, run=recorded)
+    runs = archive.load(tmp_path)
+    members = provenance.chain(runs, runs.get("imdb--create_toks--bpe"))
+    assert [run.id for run in members] == ["wiki--create_toks--bpe", "imdb--create_toks--bpe"]
+    assert [command.split()[2] for command in provenance.commands(runs, members)] == [
+        "--dir_path=data/wiki", "--dir_path=data/imdb"]
+    assert [path for path, _ in provenance.outside(runs, members)] == ["data/wiki/train.csv", "data/imdb/train.csv"]
+    assert problems(tmp_path) == []
+
+    made.save("wiki--create_toks--bpe", sp_model_sha256="34" * 32)
+    runs = archive.load(tmp_path)
+    said = runs.stale(runs.get("imdb--create_toks--bpe"))
+    if recorded:
+        assert said == "wiki--create_toks--bpe was made anew since"
+    else:  # which run it was is known by the model alone
+        assert said is None and runs.parents(runs.get("imdb--create_toks--bpe")) == [runs.get("aaa--create_toks--bpe")]
+    del made.records["wiki--create_toks--bpe"]["sp_model_sha256"]  # while it is being made again
+    made.save("wiki--create_toks--bpe")
+    runs = archive.load(tmp_path)
+    assert runs.stale(runs.get("imdb--create_toks--bpe")) is None
 
 
 # -- check -------------------------------------------------------------------------------------------------------------

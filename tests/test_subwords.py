@@ -5,12 +5,14 @@ import io
 import json
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import flow
 import numpy as np
 import pytest
 import sentencepiece
-from ulmfit import names, subwords, tokenization, tokens, vocab
+from analysis import archive
+from ulmfit import files, names, subwords, tokenization, tokens, vocab
 from ulmfit.errors import UsageError, UserError
 
 TEXTS = ["The film was unbelievably good, and the actors' acting unbelievable!!!! I LOVE it.",
@@ -198,6 +200,42 @@ def test_whole_way_by_the_command_line(place):
     members = [f"imdb--eval_clas--{way}--bpe--default--all--s0--test" for way in ("fwd", "bwd")]
     done = flow.run_here("ensemble", *members, results_dir=place / "results")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_run_that_made_a_given_model_is_recorded_and_remaking_it_shows(place, tmp_path, monkeypatch):
+    shutil.copytree(place, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    maker, reader = "wiki--create_toks--bpe", "imdb--create_toks--bpe"
+
+    def cut(model):
+        done = flow.run_here("create_toks", cwd=Path.cwd(), dir_path="imdb", bpe="True", sp_model=model, workers=1,
+                             results_dir="results", overwrite="True")
+        assert done.returncode == 0, done.stderr
+        return flow.record(Path("results"), reader)["inputs"]["sp_model"]
+
+    def standing():
+        runs = archive.load("results")
+        return runs.stale(runs.get(reader))
+
+    digest = files.sha256(Path("wiki/bpe/tokens/spm.model"))[:16]
+    for model, run in (("wiki", maker), ("wiki/bpe/tokens/spm.model", maker), ("wiki/bpe/ids", "wiki--tok2id--bpe"),
+                       ("wiki/models/pretrained--fwd--bpe--wiki--all--s0",
+                        "wiki--pretrain_lm--fwd--bpe--wiki--all--s0")):
+        assert (cut(model)["run"], cut(model)["fingerprint"]) == (run, digest)
+    shutil.copyfile("wiki/bpe/tokens/spm.model", "mine.model")
+    assert cut("mine.model")["run"] is None
+    # In the folder of a run, but not what that run left there.
+    Path("wiki/bpe/ids/spm.model").write_bytes(
+        subwords.train(Counter({"other": 3, "words": 3}), sp_type="bpe", sp_vocab=20, lang="en"))
+    assert cut("wiki/bpe/ids")["run"] is None
+
+    assert cut("wiki")["run"] == maker and standing() is None
+    done = flow.run_here("show", reader, cwd=Path.cwd(), results_dir="results")
+    made = [line.split()[2] for line in done.stdout.splitlines() if "imdb_scripts/create_toks.py" in line]
+    assert made[-2:] == ["--dir_path=wiki", "--dir_path=imdb"], done.stdout
+    flow.call("create_toks", dir_path="wiki", n_lbls=0, bpe=True, sp_vocab=60, workers=1, results_dir="results",
+              overwrite=True, quiet=True)
+    assert standing() == f"{maker} was made anew since"
 
 
 def test_predictions_are_those_of_the_split(place):

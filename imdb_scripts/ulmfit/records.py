@@ -109,6 +109,17 @@ def weights_content(model: dict) -> str:
     return f"weights:{model['weights_sha256'][:16]}"
 
 
+def mark_as(role: str, made: dict) -> str | None:
+    """The fingerprint that what a run made has as an input of a role, from its record or manifest.
+
+    Its own, but of a sentencepiece model that of the file; None where that is not known, as while it is being made.
+    """
+    if role != "sp_model":
+        return made["fingerprint"]
+    digest = made.get("sp_model_sha256")
+    return digest and digest[:16]
+
+
 def subset_input(path: Path) -> Input:
     """A training subset's file. Raises UserError that says what it should hold."""
     if not path.exists():

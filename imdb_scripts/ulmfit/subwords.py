@@ -6,11 +6,12 @@ language model and classifier trained on them, so that each can tokenize text by
 
 import io
 from collections import Counter
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Iterable, Iterator, Sequence
 
-from . import tokens
+from . import files, records, tokens
 from .errors import UserError
 from .names import SENTENCEPIECE, DataFolder
 
@@ -177,6 +178,16 @@ def find_model(path: Path) -> Path:
                         f"one of {', '.join(str(model) for model in brought)}")
     raise UserError(f"--sp_model={path}: there is no sentencepiece model; expected a file, or a folder in which "
                     f"create_toks --bpe or pretrain_lm --bpe has left {SENTENCEPIECE}")
+
+
+def model_input(path: Path) -> records.Input:
+    """A sentencepiece model as a run's input: known by its bytes, with the run in whose folder it lies.
+
+    Without a run where the folder is no run's, or another model has been put in the place of the run's own.
+    """
+    given, manifest = records.file_input(path), Path(path).parent / records.MANIFEST
+    made = files.read_json(manifest) if manifest.exists() else {}
+    return replace(given, run=made["run"]) if records.mark_as("sp_model", made) == given.fingerprint else given
 
 
 def load(path: Path):

@@ -95,7 +95,7 @@ def _inputs(run: Lineage, record: dict, gone: dict[Path, dict]) -> dict[str, rec
         maker = next((gone[place.resolve()] for place in places if place.resolve() in gone), None)
         if maker is None or role not in said:
             return None
-        if said[role].run == maker["id"] and not said[role].fingerprint.startswith(maker["fingerprint"]):
+        if said[role].run == maker["id"] and not said[role].fingerprint.startswith(records.mark_as(role, maker) or ""):
             return None
     return said
 
