@@ -1,5 +1,12 @@
 """In which flags, inputs and versions two runs differ."""
 
+import importlib
+import inspect
+from collections import deque
+from typing import Iterator
+
+from ulmfit import records
+
 from . import archive
 from .aligned import align
 from .archive import Archive, Run
@@ -10,8 +17,9 @@ _ABSENT = "-"
 def differences(runs: Archive, first: Run, second: Run) -> list[tuple[str, str, str, str]]:
     """(kind, name, in the first, in the second) for everything that differs, ancestors' flags included.
 
-    kind: run, flag, input, version, machine, metric. A flag that an older version did not have shows `-`; an input
-    shows the run that made it and its fingerprint.
+    kind: run, flag, input, version, machine, metric; `flag of member1 > classifier` is one of the run that made the
+    classifier which the first member read, in both. A flag that came after a record counts with its default; one that
+    the other stage does not have shows `-`. An input shows the run that made it and its fingerprint.
     """
     lines = []
 
@@ -21,15 +29,18 @@ def differences(runs: Archive, first: Run, second: Run) -> list[tuple[str, str, 
             if ours != other:
                 lines.append((kind, name, str(ours), str(other)))
 
+    def add_flags(kind: str, mine: tuple[Run, dict], theirs: tuple[Run, dict]) -> None:
+        add(kind, *({**_defaults(run.stage, other), **own} for (run, own), (_, other) in ((mine, theirs),
+                                                                                         (theirs, mine))))
+
     add("run", *({name: each.record.get(name) for name in ("stage", "dataset", "stage_version", "status", "split",
                                                            "fingerprint")} for each in (first, second)))
-    add("flag", *({**each.record.get("flags", {}), **each.config} for each in (first, second)))
+    add_flags("flag", *((each, {**each.record.get("flags", {}), **each.config}) for each in (first, second)))
     add("input", *({role: f"{given['run'] or given['path']} ({given['fingerprint']})"
                     for role, given in each.record["inputs"].items()} for each in (first, second)))
-    mine, theirs = ({_role(each, run): run for run in runs.ancestors(each)} for each in (first, second))
-    for role in mine:
-        if role in theirs and mine[role] is not theirs[role]:
-            add(f"flag of {role}", mine[role].config, theirs[role].config)
+    for path, *both in _pairs(runs, first, second):
+        add(f"run of {path}", *({"stage": each.stage, "dataset": each.dataset} for each in both))
+        add_flags(f"flag of {path}", *((each, each.config) for each in both))
     add("version", *(each.record.get("versions") or {} for each in (first, second)))
     add("version", *({"commit": (each.record.get("git") or {}).get("commit"),
                       "uncommitted changes": (each.record.get("git") or {}).get("dirty")} for each in (first, second)))
@@ -40,9 +51,31 @@ def differences(runs: Archive, first: Run, second: Run) -> list[tuple[str, str, 
     return lines
 
 
-def _role(run: Run, ancestor: Run) -> str:
-    """The ancestor's stage, with its dataset where that is another: tokens of both, say."""
-    return ancestor.stage if ancestor.dataset == run.dataset else f"{ancestor.stage} ({ancestor.dataset})"
+def _defaults(stage: str, flags: dict) -> dict:
+    """Of these flags those that the stage has, with the value that a record without them stands for."""
+    function = getattr(importlib.import_module("analysis.ensemble" if stage == "ensemble" else stage), stage)
+    known = inspect.signature(function).parameters
+    return {name: records.first_default(function, name) for name in flags if name in known}
+
+
+def _pairs(runs: Archive, first: Run, second: Run) -> Iterator[tuple[str, Run, Run]]:
+    """(path, ancestor of the first, ancestor of the second) where these are two runs; the nearest come first.
+
+    path: the roles of the inputs that lead there in both, as `member1 > classifier > language_model`. What several
+    paths lead to comes once, by the shortest.
+    """
+    seen, waiting = {(first.id, second.id)}, deque([((), first, second)])
+    while waiting:
+        path, mine, theirs = waiting.popleft()
+        for role in mine.record["inputs"]:
+            if role not in theirs.record["inputs"]:
+                continue
+            ours, other = runs.source(mine, role), runs.source(theirs, role)
+            if ours is None or other is None or ours is other or (ours.id, other.id) in seen:
+                continue
+            seen.add((ours.id, other.id))
+            waiting.append(((*path, role), ours, other))
+            yield " > ".join((*path, role)), ours, other
 
 
 def diff(run: str, other: str, results_dir: str | None = None) -> None:

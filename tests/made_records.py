@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from ulmfit import metrics, names, predictions, records
-from ulmfit.flags import result_flags
 from ulmfit.records import Input
 
 SIZES = {"emb_sz": 16, "n_hid": 24, "n_layers": 2}
@@ -36,7 +35,7 @@ class Made:
         function = getattr(importlib.import_module(stage), stage)
         defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
         every = {**defaults, **flags}
-        config = {**records.non_default(function, result_flags(every)), **(resolved or {})}
+        config = {**records.config_of(function, every), **(resolved or {})}
         dataset = run_id.split("--")[0]
         record = {
             "schema": 1, "id": run_id, "stage": stage, "stage_version": records.STAGE_VERSIONS[stage],

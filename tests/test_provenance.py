@@ -7,6 +7,7 @@ import flow
 import pandas as pd
 import pytest
 from analysis import archive, checks, difference, provenance
+from analysis.ensemble import ensemble
 from made_records import Made, few_labels
 from ulmfit import corpus, text_hashes
 from ulmfit.errors import UserError
@@ -55,6 +56,77 @@ def test_diff_names_flags_inputs_and_what_lies_behind(made):
     done = analysis("diff", CLAS.format("own"), made.folder / "runs" / CLAS.format("shared"),
                     f"--results_dir={made.folder}")
     assert done.returncode == 0 and "9.9" in done.stdout and "differences" in done.stdout
+
+
+def test_diff_of_two_averages_goes_down_each_member(tmp_path):
+    """Backward members differ in the flags of their classifiers and of all that these come from; forward ones are the
+    same run."""
+    made = Made(tmp_path, documents=40)
+    made.corpus("imdb")
+    runs = {}
+    for name, backwards, pretrained, lm, clas in (("default", False, {}, {}, {}), ("default", True, {}, {}, {}),
+                                                  ("small", True, {"lr": 0.1}, {"cl": 7}, {"wd": 0.5})):
+        source = made.pretrained(pretrained, backwards, name=name)
+        tuned = made.language_model("imdb", source, name, lm, backwards=backwards)
+        trained = made.classifier("imdb", tuned, 5, name, clas, backwards=backwards)
+        runs[name, backwards] = trained.replace("train_clas", "eval_clas") + "--test"
+    forward = runs["default", False]
+    for name in ("default", "small"):
+        ensemble(forward, runs[name, True], results_dir=str(tmp_path), quiet=True)
+    found = archive.load(tmp_path)
+    first, second = (run for run in found if run.stage == "ensemble")
+    lines = difference.differences(found, first, second)
+    assert {line for line in lines if line[0].startswith(("flag", "run of"))} == {
+        ("flag of member1 > classifier", "wd", "1e-06", "0.5"),
+        ("flag of member1 > classifier > language_model", "cl", "25", "7"),
+        ("flag of member1 > classifier > language_model > pretrained", "lr", "0.0003", "0.1")}
+    assert [line[1] for line in lines if line[0] == "input"] == ["member1"]
+    assert [line for line in difference.differences(found, second, first) if line[0] == "flag of member1 > classifier"] \
+        == [("flag of member1 > classifier", "wd", "0.5", "1e-06")]
+
+
+def test_diff_names_another_stage_or_corpus_behind(made):
+    """Members of two kinds; the language models of a third corpus."""
+    other = made.classifier("imdb", None, 9, "other", {"from_scratch": True})
+    test = made.baseline("imdb", 9, split="test")
+    for member in (other.replace("train_clas", "eval_clas") + "--test", test):
+        ensemble(CLAS.format("own").replace("train_clas", "eval_clas") + "--test", member,
+                 results_dir=str(made.folder), quiet=True)
+    runs = archive.load(made.folder)
+    lines = difference.differences(runs, *(run for run in runs if run.stage == "ensemble"))
+    assert [line for line in lines if line[0].startswith("run of")] == [
+        ("run of member2", "stage", "eval_clas", "train_baseline")]
+
+    made.run("pretrain_lm", "news--pretrain_lm--fwd--word--news--all--s0", {}, {}, {"emb_sz": 16})
+    model = CLAS.format("shared")
+    source = made.language_model("imdb", "news--pretrain_lm--fwd--word--news--all--s0", "news")
+    given = {**made.records[model]["inputs"], "language_model": made.input("data/x", source).as_json()}
+    made.save(CLAS.format("own"), inputs=given)
+    runs = archive.load(made.folder)
+    lines = difference.differences(runs, runs.get(CLAS.format("own")), runs.get(model))
+    assert ("run of language_model > pretrained", "dataset", "news", "wiki") in lines
+
+
+def test_diff_takes_a_flag_that_came_later_at_its_default(made):
+    """As it was in the first version of the stage, on either side and behind; a flag that is no more shows as absent."""
+    own, shared = CLAS.format("own"), CLAS.format("shared")
+    flags = dict(made.records[own]["flags"])
+    del flags["precision"], flags["patience"], flags["lr"]
+    made.save(own, flags={**flags, "of_old": 3})
+    made.save(shared, flags={**made.records[shared]["flags"], "patience": 9})
+    runs = archive.load(made.folder)
+    for pair in ((own, shared), (shared, own)):
+        lines = [line for line in difference.differences(runs, *map(runs.get, pair)) if line[0] == "flag"]
+        assert {line[1]: sorted(line[2:]) for line in lines} == {
+            "lm_id": ["own", "shared"], "of_old": ["-", "3"], "patience": ["6", "9"]}
+
+    wiki = next(run for run in made.records if "--pretrain_lm--" in run)
+    exact = made.pretrained(name="exact")  # by today's default
+    assert made.records[wiki]["config"].pop("sampled") is False
+    made.save(wiki, flags={})
+    runs = archive.load(made.folder)
+    lines = difference.differences(runs, runs.get(wiki), runs.get(exact))
+    assert [line for line in lines if line[1] == "sampled"] == [("flag", "sampled", "True", "False")]
 
 
 def test_show_goes_down_to_the_csv(made):

@@ -183,10 +183,12 @@ def non_default(stage: Callable, flags: dict) -> dict:
 
 def config_of(stage: Callable, flags: dict) -> dict:
     """Of the flags that change the result, those that enter a fingerprint: whose value is not the first default."""
-    return {name: value for name, value in result_flags(flags).items() if value != _first_default(stage, name)}
+    return {name: value for name, value in result_flags(flags).items() if value != first_default(stage, name)}
 
 
-def _first_default(stage: Callable, name: str) -> Any:
+def first_default(stage: Callable, name: str) -> Any:
+    """What a record without this flag was made with: the default in the stage's first version, None without such a
+    flag."""
     parameter = inspect.signature(stage).parameters.get(name)
     return FIRST_DEFAULTS.get((stage.__name__, name), parameter.default if parameter is not None else None)
 
@@ -207,7 +209,7 @@ def differences(stage: Callable, old: dict, new: dict) -> str:
     """`lr: 0.01 there, 0.001 asked` for each key in which two configs differ; what they leave out has its default."""
     keys = [key for key in [*new, *(k for k in old if k not in new)] if old.get(key) != new.get(key)]
     return "; ".join(f"{key}: {old.get(key, default)} there, {new.get(key, default)} asked"
-                     for key, default in ((key, _first_default(stage, key)) for key in keys))
+                     for key, default in ((key, first_default(stage, key)) for key in keys))
 
 
 @dataclass
