@@ -1,5 +1,6 @@
 """Does what the records say hold? Recomputed from the records alone, neither data nor weights needed."""
 
+import math
 from collections import Counter
 from typing import Iterator, NamedTuple
 
@@ -8,13 +9,15 @@ from ulmfit import metrics, names, predictions, records, text_hashes
 from ulmfit.errors import UserError
 from ulmfit.records import Input
 
-from . import archive
+from . import archive, ensemble
 from .archive import Archive, Run
 from .runs import listed
 
 PROBLEM, NOTE = "problem", "note"
 # Predictions are written to six digits, and the loss of a training is a mean over batches in single precision.
 _TOLERANCE = {"error": 1e-6, "macro_f1": 1e-6, "loss": 2e-3, "val_loss": 2e-3}
+_SIX_DIGITS = 2e-6
+_TRAINED = ("pretrain_lm", "finetune_lm", "train_clas")
 
 
 class Finding(NamedTuple):
@@ -33,7 +36,7 @@ def findings(runs: Archive, chosen: list[Run]) -> Iterator[Finding]:
     for run in chosen:
         checks = [_identity(run), _standing(runs, run)]
         if run.state == "finished":
-            checks += [_predictions(runs, run, documents), _corpus(run, documents)]
+            checks += [_epochs(run), _predictions(runs, run, documents), _corpus(run, documents)]
         for each in checks:
             try:
                 yield from each
@@ -65,6 +68,28 @@ def _standing(runs: Archive, run: Run) -> Iterator[Finding]:
             yield Finding(NOTE, run.id, f"the record of its {role}, {given['run']}, is not here")
 
 
+def _epochs(run: Run) -> Iterator[Finding]:
+    """The best and the last epoch are what metrics.jsonl says; of what does not train they are the same numbers."""
+    best, last = (run.record["metrics"].get(which) for which in ("best", "last"))
+    if run.stage not in _TRAINED:
+        if best != last:
+            yield Finding(PROBLEM, run.id, "trains nothing, yet its best numbers are not its last")
+        return
+    rows = run.epochs()
+    validated = [row for row in rows if "val_loss" in row]
+    if not validated:
+        yield Finding(PROBLEM, run.id, "its metrics.jsonl holds no epoch with a validation")
+        return
+    lowest = min(validated, key=lambda row: row["val_loss"])
+    # These end with the weights of the best epoch.
+    goes_back = any(run.record["flags"].get(name) for name in ("early_stopping", "chain_thaw"))
+    for which, recorded, row in (("best", best, lowest), ("last", last, lowest if goes_back else rows[-1])):
+        if recorded != row:
+            name = next(name for name in {**row, **(recorded or {})} if row.get(name) != (recorded or {}).get(name))
+            yield Finding(PROBLEM, run.id, f"the {which} epoch of its metrics.jsonl has {name} {row.get(name)}, its "
+                                           f"record says {(recorded or {}).get(name)}")
+
+
 def _predictions(runs: Archive, run: Run, documents: dict) -> Iterator[Finding]:
     """Complete, of the split's documents, and with the metrics that the record says."""
     split = run.record.get("split")
@@ -91,6 +116,8 @@ def _predictions(runs: Archive, run: Run, documents: dict) -> Iterator[Finding]:
     if missing:
         yield Finding(NOTE, run.id, f"no document of {split} is of class {', '.join(missing)}")
     yield from _complete(runs, run, found, split, documents)
+    if run.stage == "ensemble":
+        yield from _average(runs, run, found)
 
 
 def _recorded(run: Run) -> dict[str, float]:
@@ -126,6 +153,50 @@ def _complete(runs: Archive, run: Run, found: predictions.Predictions, split: st
     if strange := set(found.documents) ^ set(known.get(split, {})):
         yield Finding(PROBLEM, run.id, f"{len(strange):,} documents are only among its predictions or only in {split}, "
                                        f"such as {min(strange)}")
+
+
+def _average(runs: Archive, run: Run, found: predictions.Predictions) -> Iterator[Finding]:
+    """An ensemble predicts the average of its members, by the weights that its flag says, and gains what it records."""
+    given = {kind: [runs.parent(run, role) for role in run.record["inputs"] if role.startswith(kind)]
+             for kind in ("member", "val")}
+    weights, count = run.config.get("weights"), len(given["member"])
+    if (runs.stale(run) or None in given["member"] + given["val"] or not count
+            or len(given["val"]) != (count if weights == ensemble.CHOSEN_ON_VAL else 0)):
+        return  # said already: members that were made anew or are not here, or a record whose inputs were edited
+    members, on_val = ([ensemble.Member(each.id, each.folder, each.record,
+                                        predictions.read(each.folder / "predictions.csv")) for each in given[kind]]
+                       for kind in ("member", "val"))
+    first, shares = members[0], run.record.get("weights")
+    for other in members[1:]:
+        ensemble.check_joinable(first, other)
+    theirs = first.predictions
+    if (found.documents, found.labels, found.classes) != (theirs.documents, theirs.labels, theirs.classes):
+        yield Finding(PROBLEM, run.id, f"its documents or labels are not those of {first.id}, its first member")
+        return
+    expected = ensemble.shares_of(weights, count, on_val)
+    if not _same(shares, expected):
+        yield Finding(PROBLEM, run.id, f"its flags give the weights {expected}, its record says {shares}")
+        return
+    apart = np.abs(found.probabilities - ensemble.average([each.predictions for each in members], shares)).max(axis=1)
+    if apart.max() > _SIX_DIGITS:
+        yield Finding(PROBLEM, run.id, f"its predictions are not the average of its members', as of "
+                                       f"{found.documents[int(apart.argmax())]}")
+    for name, value in ensemble.gain(members, found.probabilities).facts().items():
+        if name in run.record and not _same(run.record[name], value):
+            said = f"{name} {value}, its record says {run.record[name]}" if isinstance(value, float) else (
+                f"other `{name}` than its record says")
+            yield Finding(PROBLEM, run.id, f"its members' predictions give {said}")
+
+
+def _same(recorded: object, value: object) -> bool:
+    """Whether two values of JSON are the same, numbers to six digits."""
+    if isinstance(value, dict) and isinstance(recorded, dict):
+        return recorded.keys() == value.keys() and all(_same(recorded[name], value[name]) for name in value)
+    if isinstance(value, list) and isinstance(recorded, list):
+        return len(recorded) == len(value) and all(map(_same, recorded, value))
+    if isinstance(value, float) and isinstance(recorded, (int, float)):
+        return math.isclose(recorded, value, rel_tol=1e-6, abs_tol=1e-6)
+    return recorded == value
 
 
 def _documents(tokens: Run, documents: dict) -> dict[str, dict[str, str]] | None:
@@ -181,10 +252,10 @@ def check(results_dir: str | None = None, stage: str | None = None, dataset: str
 
     Example: python -m analysis check --dataset=imdb
 
-    Recomputes fingerprints from flags and inputs, compares inputs with the runs that made them, and metrics with the
-    predictions; predictions must be complete; no document may be in two splits. Says which texts are in two splits, by
-    the hashes that create_toks records, which runs did not finish, and what cannot be told. --quiet leaves the notes
-    out.
+    Recomputes fingerprints from flags and inputs, compares inputs with the runs that made them, metrics with the
+    predictions, the best and the last epoch with metrics.jsonl, an ensemble with the average of its members;
+    predictions must be complete; no document may be in two splits. Says which texts are in two splits, by the hashes
+    that create_toks records, which runs did not finish, and what cannot be told. --quiet leaves the notes out.
     """
     runs = archive.load(results_dir)
     chosen = listed(runs, stage, dataset, None, match)

@@ -167,6 +167,17 @@ def weights_on_val(members: list[Member]) -> list[float]:
     return (rounded / rounded.sum()).tolist()
 
 
+def shares_of(weights: str | None, count: int, on_val: list[Member]) -> list[float] | None:
+    """The members' weights, which sum to 1, by the flag as the record has it; None where each counts the same.
+
+    on_val: the members' validation predictions where the flag is `val`. Raises UsageError as `parse_weights`.
+    """
+    if weights is None:
+        return None
+    given = parse_weights(weights, count)
+    return weights_on_val(on_val) if given is None else [weight / sum(given) for weight in given]
+
+
 @dataclass(frozen=True)
 class Gain:
     """What the average gains, in points of error (positive: it is better).
@@ -181,6 +192,12 @@ class Gain:
     interval: statistics.Interval
     p: float
     members: list[dict]
+
+    def facts(self) -> dict:
+        """What the record says of it."""
+        return {"members": {row["run"]: row["error"] for row in self.members}, "gain": self.mean,
+                "gain_over_best": self.best, "gain_interval": [self.interval.low, self.interval.high],
+                "p_over_best": self.p, "comparisons": self.members}
 
 
 def gain(members: list[Member], averaged: np.ndarray) -> Gain:
@@ -255,15 +272,14 @@ def ensemble(*runs: str, results_dir: str | None = None, overwrite: bool = False
     first = members[0]
     labels = _labels(first)
     inputs = _inputs("member", members)
-    shares = None
+    on_val = []
     if given is not None:
         by_id = dict(zip(ids, given))
         weights = ",".join(f"{by_id[member.id]:g}" for member in members)
-        shares = [by_id[member.id] / sum(given) for member in members]
     elif weights is not None:
         on_val = [_on_val(member, results) for member in members]
         inputs |= _inputs("val", on_val)
-        shares = weights_on_val(on_val)
+    shares = shares_of(weights, len(members), on_val)
     words = [member.id if member.folder == names.run_folder(results, member.id) else names.portable(member.folder)
              for member in members]
     flags = {"results_dir": results_dir, "overwrite": overwrite, "quiet": quiet, "weights": weights}
@@ -280,9 +296,7 @@ def ensemble(*runs: str, results_dir: str | None = None, overwrite: bool = False
         written = predictions.read(path).probabilities
         values, found = metrics.classification(labels, written), gain(members, written)
         run.finish(metrics={"last": values, "best": values}, split=first.record["split"],
-                   classes=first.predictions.classes, members={row["run"]: row["error"] for row in found.members},
-                   gain=found.mean, gain_over_best=found.best, gain_interval=[found.interval.low, found.interval.high],
-                   p_over_best=found.p, comparisons=found.members, **({"weights": shares} if shares else {}))
+                   classes=first.predictions.classes, **found.facts(), **({"weights": shares} if shares else {}))
         table, result = _report(run.record, run.folder, found)
         for line in table:
             run.say(line)

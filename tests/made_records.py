@@ -88,10 +88,10 @@ class Made:
         if f"wiki--tok2id--{names.unit(bpe)}" not in self.records:
             self.corpus("wiki", bpe)
         kind = f"{names.direction(backwards)}--{names.unit(bpe)}"
-        return self.run("pretrain_lm", f"wiki--pretrain_lm--{kind}--{name}--all--s0",
-                        {**(flags or {}), "backwards": backwards, "bpe": bpe},
-                        {"ids": self.input("data/wiki/ids", f"wiki--tok2id--{names.unit(bpe)}")}, SIZES,
-                        metrics={"last": {"perplexity": 60.0}, "best": {"perplexity": 60.0}})
+        run = self.run("pretrain_lm", f"wiki--pretrain_lm--{kind}--{name}--all--s0",
+                       {**(flags or {}), "backwards": backwards, "bpe": bpe},
+                       {"ids": self.input("data/wiki/ids", f"wiki--tok2id--{names.unit(bpe)}")}, SIZES)
+        return self.perplexities(run, 60.0)
 
     def language_model(self, dataset: str, pretrained: str | None, name: str = "default", flags: dict | None = None,
                        seed: int = 0, backwards: bool = False, bpe: bool = False,
@@ -102,10 +102,23 @@ class Made:
             inputs["subset"] = subset[1]
         if pretrained:
             inputs["pretrained"] = self.input("data/wiki/models/x", pretrained)
-        return self.run("finetune_lm", names.run_id(dataset, "finetune_lm", *fields),
-                        {**(flags or {}), "lm_id": name, "seed": seed, "backwards": backwards, "bpe": bpe,
-                         "train_file_id": subset[0] if subset else ""}, inputs, SIZES,
-                        metrics={"last": {"perplexity": 40.0}, "best": {"perplexity": 39.0}})
+        run = self.run("finetune_lm", names.run_id(dataset, "finetune_lm", *fields),
+                       {**(flags or {}), "lm_id": name, "seed": seed, "backwards": backwards, "bpe": bpe,
+                        "train_file_id": subset[0] if subset else ""}, inputs, SIZES)
+        return self.perplexities(run, 39.0, 40.0)
+
+    def perplexities(self, run: str, *epochs: float) -> str:
+        """Gives a language model an epoch for each perplexity. Returns the run."""
+        rows = [{"epoch": epoch, "val_loss": float(np.log(value)), "perplexity": value}
+                for epoch, value in enumerate(epochs)]
+        self.epochs(run, rows)
+        self.save(run, metrics={"last": rows[-1], "best": min(rows, key=lambda row: row["val_loss"])})
+        return run
+
+    def epochs(self, run: str, rows: list[dict]) -> None:
+        """Writes metrics.jsonl."""
+        (self.folder / "runs" / run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows),
+                                                                  encoding="utf-8")
 
     # -- classifiers ---------------------------------------------------------------------------------------------------
 
@@ -115,7 +128,7 @@ class Made:
                    details: bool = False) -> str:
         """train_clas with val predictions that are wrong for about `error` % of the documents, and eval_clas on test.
 
-        details: also metrics.jsonl and steps.csv.gz.
+        details: also steps.csv.gz.
         """
         fields = names.clas_name(backwards, bpe, name, None, subset[0] if subset else "", seed).split("--")[1:]
         ids = self.input(f"data/{dataset}/ids", f"{dataset}--tok2id--{names.unit(bpe)}")
@@ -136,20 +149,20 @@ class Made:
                  "seconds": 1.0} for epoch in range(epochs)]
         rows[-1]["macro_f1"] = scores["macro_f1"]
         self.save(run, metrics={"last": rows[-1], "best": rows[-1]})
+        self.epochs(run, rows)
         if details:
-            self.details(run, rows)
+            self.steps(run, len(rows))
         if test:
             self.evaluation(run, error)
         return run
 
-    def details(self, run: str, rows: list[dict]) -> None:
-        folder = self.folder / "runs" / run
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    def steps(self, run: str, epochs: int) -> None:
+        """Writes steps.csv.gz, of ten steps an epoch."""
         lines = ["step,phase,groups,lr_0,lr_1,lr_2,lr_3"]
         lines += [f"{step},{step // 10},{'+'.join(map(str, range(max(0, 3 - step // 10), 4)))},"
                   + ",".join(f"{0.01 / 2.6 ** (3 - group) * (1 + step % 10) / 10:.6g}" for group in range(4))
-                  for step in range(10 * len(rows))]
-        (folder / "steps.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode() + b"\n", mtime=0))
+                  for step in range(10 * epochs)]
+        (self.folder / "runs" / run / "steps.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode() + b"\n", mtime=0))
 
     def evaluation(self, run: str, error: float) -> str:
         record = self.records[run]

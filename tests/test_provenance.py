@@ -258,6 +258,97 @@ def test_predictions_of_weights_that_were_made_again(made):
     assert not [what for name, what in problems(made.folder) if name == evaluation and "digits" in what]
 
 
+def of_best(made, which, **changed):
+    """CLAS's record with other numbers at its best or last epoch."""
+    metrics = made.records[CLAS.format("own")]["metrics"]
+    made.save(CLAS.format("own"), metrics={**metrics, which: {**metrics[which], **changed}})
+
+
+@pytest.mark.parametrize("tamper, complaint", [
+    (lambda made: of_best(made, "best", error=1.23), "the best epoch of its metrics.jsonl has error"),
+    (lambda made: of_best(made, "best", epoch=1), "the best epoch of its metrics.jsonl has epoch 3, its record says 1"),
+    (lambda made: of_best(made, "last", val_loss=0.1), "the last epoch of its metrics.jsonl has val_loss"),
+    (lambda made: made.save(CLAS.format("own"), metrics={"last": made.records[CLAS.format("own")]["metrics"]["last"]}),
+     "the best epoch of its metrics.jsonl has epoch 3, its record says None"),
+    (lambda made: (made.folder / "runs" / CLAS.format("own") / "metrics.jsonl").unlink(),
+     "its metrics.jsonl holds no epoch with a validation")])
+def test_best_and_last_epoch_are_those_of_the_log(made, tamper, complaint):
+    tamper(made)
+    found = problems(made.folder)
+    assert {run for run, _ in found} == {CLAS.format("own")} and any(complaint in what for _, what in found), found
+
+
+def test_the_best_epoch_is_the_first_with_the_lowest_loss_and_may_be_the_last_to_count(made):
+    run = made.classifier("imdb", None, 9, "stopped", {"from_scratch": True, "early_stopping": True})
+    best = made.records[run]["metrics"]["best"]
+    worse = {**best, "epoch": 5, "val_loss": best["val_loss"] + 1, "error": 50.0}
+    unvalidated = {"epoch": 4, "phase": "all", "steps": 1, "train_loss": 0.1, "seconds": 1.0}  # --val_every
+    made.epochs(run, [{**worse, "epoch": 0}, best, {**best, "epoch": 7}, unvalidated, worse])
+    assert problems(made.folder) == []
+    made.save(run, metrics={"best": best, "last": worse})
+    assert any("the last epoch of its metrics.jsonl has epoch 3, its record says 5" in what
+               for _, what in problems(made.folder))
+    made.save(run, metrics={"best": {**best, "epoch": 7}, "last": best})
+    assert problems(made.folder) == [(run, "the best epoch of its metrics.jsonl has epoch 3, its record says 7")]
+
+
+def test_an_evaluations_best_numbers_are_its_last(made):
+    run = "imdb--eval_clas--fwd--word--own--100--s0--test"
+    scores = made.records[run]["metrics"]["last"]
+    made.save(run, metrics={"last": scores, "best": {**scores, "error": 1.23}})
+    assert problems(made.folder) == [(run, "trains nothing, yet its best numbers are not its last")]
+
+
+@pytest.fixture
+def averaged(made):
+    """(results, id of an average of two members, how to rewrite its record)."""
+    members = [f"imdb--eval_clas--fwd--word--{name}--100--s0--test" for name in ("own", "scratch")]
+    ensemble(*members, results_dir=str(made.folder), weights="3,1", quiet=True)
+    [run] = (run for run in archive.load(made.folder) if run.stage == "ensemble")
+    made.records[run.id] = run.record
+    return made, run.id, members
+
+
+def test_an_average_put_in_by_hand_is_found(averaged):
+    """One member's predictions and metrics under the average's name, and a gain to match."""
+    made, run, members = averaged
+    assert problems(made.folder) == []
+    worst = members[1]
+    original = made.records[run]
+    shutil.copyfile(made.folder / "runs" / worst / "predictions.csv", made.folder / "runs" / run / "predictions.csv")
+    made.save(run, metrics=made.records[worst]["metrics"], gain=99.0, members={**original["members"], worst: 99.0})
+    found = [what for name, what in problems(made.folder) if name == run]
+    assert any("its predictions are not the average of its members', as of test:" in what for what in found)
+    assert any(what.startswith("its members' predictions give gain ") and what.endswith("its record says 99.0")
+               for what in found)
+    assert "its members' predictions give other `members` than its record says" in found
+
+
+@pytest.mark.parametrize("name, change", [
+    ("gain", lambda value: value + 1), ("gain_over_best", lambda value: value + 1),
+    ("gain_interval", lambda value: [value[0], value[1] + 1]), ("p_over_best", lambda value: value / 2),
+    ("members", lambda value: dict.fromkeys(value, 1.0)),
+    ("comparisons", lambda value: [value[0], {**value[1], "above": 0.0}]),
+    ("weights", lambda value: value[::-1])])
+def test_a_number_of_an_average_that_was_edited(averaged, name, change):
+    made, run, _ = averaged
+    made.save(run, **{name: change(made.records[run][name])})
+    [(where, what)] = problems(made.folder)
+    assert where == run and name in what
+
+
+def test_an_average_in_another_order_or_of_members_that_are_gone(averaged):
+    made, run, members = averaged
+    path = made.folder / "runs" / run / "predictions.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *rows[::-1]]) + "\n")
+    assert problems(made.folder) == [(run, f"its documents or labels are not those of {members[0]}, its first member")]
+    shutil.rmtree(made.folder / "runs" / members[0])
+    assert problems(made.folder) == []
+    assert f"note: {run}: the record of its member1, {members[0]}, is not here" in analysis(
+        "check", f"--results_dir={made.folder}").stdout
+
+
 def test_an_evaluation_without_confusion_or_with_another(made):
     run = "imdb--eval_clas--fwd--word--own--100--s0--test"
     made.save(run, confusion=[[20, 0], [0, 20]])
