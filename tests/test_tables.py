@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 
+import analysis_speed
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn.metrics
 from analysis import comparison, rendering, statistics, study, tables
+from analysis.collect import collect
 from analysis.ensemble import ensemble
 from analysis.paper import missing_rows, sections
 from analysis.selection import select
@@ -568,3 +570,29 @@ def test_a_profile_whose_flags_only_some_rows_read(tmp_path):
     _, [block] = tables.paper_table(study.load(tmp_path), "table7")
     assert line_of(frame_of(tmp_path), "full", dataset="imdb")["runs"] == "imdb--train_clas--fwd--word--full--all--s0"
     assert {result.run.id.split("--")[4] for result in block.candidates["full"]} == {"full", "to_the_end"}
+
+
+# -- many runs ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.slow
+def test_thousands_of_runs_are_collected_and_tabled_rightly(tmp_path):
+    """How long it takes is for analysis_speed.py to say."""
+    made = analysis_speed.make(tmp_path, 3000, documents=20)
+    collect(str(tmp_path), quiet=True)
+    analysis_speed.table(tmp_path)
+    frame = pd.read_parquet(tmp_path / "tables" / "runs.parquet").set_index("id")
+    assert set(frame.index) == set(made.records) and len(frame) >= 3000 and (frame["state"] == "finished").all()
+    errors = {}
+    for run, record in made.records.items():
+        if record["stage"] == "train_clas":
+            assert frame.loc[run, "last.error"] == record["metrics"]["last"]["error"]
+            lm = made.records[record["inputs"]["language_model"]["run"]]
+            row = f"lr={record['flags']['lr']:g}, lm.lr={lm['flags']['lr']:g}"
+            errors.setdefault((record["dataset"], row), []).append(record["metrics"]["last"]["error"])
+    table = pd.read_csv(tmp_path / "tables" / "ablation.csv")
+    found = table[table["split"] == "val"].set_index(["dataset", "row"])
+    assert set(found.index) == set(errors) and (found["n_seeds"] == analysis_speed.SEEDS).all()
+    assert (table.groupby("split").size() == len(errors)).all()
+    for row, values in errors.items():
+        assert found.loc[row, "error"] == pytest.approx(np.mean(values), abs=1e-3)
+        assert found.loc[row, "sd"] == pytest.approx(np.std(values, ddof=1), abs=1e-3)

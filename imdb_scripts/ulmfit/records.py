@@ -27,9 +27,10 @@ import time
 import traceback
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, Callable
+from typing import IO, Any, Callable, Mapping
 
 from . import files, names
 from .errors import Interrupted, UserError
@@ -177,8 +178,14 @@ def peak_memory_mb() -> float:
 
 def non_default(stage: Callable, flags: dict) -> dict:
     """Of `flags`, those whose value is not the default in the stage's signature."""
-    parameters = inspect.signature(stage).parameters
+    parameters = _parameters(stage)
     return {name: value for name, value in flags.items() if value != parameters[name].default}
+
+
+@lru_cache
+def _parameters(stage: Callable) -> Mapping[str, inspect.Parameter]:
+    """Of a stage; to find them anew for each flag would be most of the work of telling runs apart."""
+    return inspect.signature(stage).parameters
 
 
 def config_of(stage: Callable, flags: dict) -> dict:
@@ -189,7 +196,7 @@ def config_of(stage: Callable, flags: dict) -> dict:
 def first_default(stage: Callable, name: str) -> Any:
     """What a record without this flag was made with: the default in the stage's first version, None without such a
     flag."""
-    parameter = inspect.signature(stage).parameters.get(name)
+    parameter = _parameters(stage).get(name)
     return FIRST_DEFAULTS.get((stage.__name__, name), parameter.default if parameter is not None else None)
 
 
