@@ -185,7 +185,7 @@ def figure4(results_dir: str | None = None, dataset: str | None = None, where: s
         if block.dataset not in seen:
             drawn += everything.draw_epochs(block, title, found.figures)
             seen.add(block.dataset)
-    print(study.said(drawn) if drawn else "missing: no classifier that stands in Table 7 was validated after its epochs")
+    print(study.said(drawn) if drawn else "missing: no classifier of Table 7 was validated after its epochs")
 
 
 def ablation(by: str, results_dir: str | None = None, dataset: str | None = None, where: str | None = None,

@@ -98,9 +98,9 @@ def frame_of(block: Block) -> pd.DataFrame:
     """One line a row and split, error rates and differences in percentage points.
 
     Columns: table, dataset, corpus, n_labels (of the training subset, None for the whole split), row, reference, split,
-    n_seeds, seeds, epochs (that were run, and of how many where they were fewer), error (mean over seeds, at the last epoch or where training stopped), sd (sample standard
-    deviation), low, high (95% bootstrap interval), best (mean error at the epoch with the lowest validation loss of
-    those validated; val only), best_sd; against the reference row, over the n_pairs pairs of seeds: difference,
+    n_seeds, seeds, epochs (that were run, and of how many where they were fewer), error (mean over seeds, at the last
+    epoch or where training stopped), sd (sample standard deviation), low, high (95% bootstrap interval), best (mean
+    error at the epoch with the lowest validation loss of those validated; val only), best_sd; against the reference row, over the n_pairs pairs of seeds: difference,
     difference_low, difference_high, p and p_smallest (over documents), p_holm (over the rows), p_seeds and
     p_seeds_smallest (over seeds), significant (the interval leaves out 0 and p_holm is below ALPHA); paper, constant,
     note, runs.
@@ -118,9 +118,10 @@ def frame_of(block: Block) -> pd.DataFrame:
     return pd.DataFrame([{**dict.fromkeys(NUMBERS, np.nan), **line} for line in lines], columns=COLUMNS)
 
 
-COLUMNS = ("table", "dataset", "corpus", "n_labels", "row", "reference", "split", "n_seeds", "seeds", "epochs", "error", "sd",
-           "low", "high", "best", "best_sd", "difference", "difference_low", "difference_high", "n_pairs", "p",
-           "p_smallest", "p_holm", "p_seeds", "p_seeds_smallest", "significant", "paper", "constant", "note", "runs")
+COLUMNS = ("table", "dataset", "corpus", "n_labels", "row", "reference", "split", "n_seeds", "seeds", "epochs",
+           "error", "sd", "low", "high", "best", "best_sd", "difference", "difference_low", "difference_high",
+           "n_pairs", "p", "p_smallest", "p_holm", "p_seeds", "p_seeds_smallest", "significant", "paper", "constant",
+           "note", "runs")
 NUMBERS = ("error", "sd", "low", "high", "best", "best_sd", "difference", "difference_low", "difference_high",
            "n_pairs", "p", "p_smallest", "p_holm", "p_seeds", "p_seeds_smallest", "paper")
 
@@ -138,8 +139,8 @@ def _lines(block: Block, split: str, present: list[Entry]) -> list[dict]:
     reference = next((entry for entry in block.entries if entry.reference), None)
     lines = []
     for entry in block.entries:
-        line = {"table": block.table, "dataset": block.dataset, "corpus": block.corpus or block.dataset, "n_labels": block.constant.get("n_labels"),
-                "row": entry.name, "reference": entry.reference,
+        line = {"table": block.table, "dataset": block.dataset, "corpus": block.corpus or block.dataset,
+                "n_labels": block.constant.get("n_labels"), "row": entry.name, "reference": entry.reference,
                 "split": split, "n_seeds": len(entry.wrong[split]),
                 "paper": entry.paper if entry.paper is not None and split == block.main_split else np.nan,
                 "note": entry.note, "constant": " ".join(f"{k}={v}" for k, v in block.constant.items()),

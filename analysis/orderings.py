@@ -9,8 +9,8 @@ from . import statistics
 from .comparison import Block, Entry, compared, replicates_of, significant
 
 HOLDS, REVERSED, UNDECIDED, NO_RUNS = "holds", "reversed", "undecided", "missing"
-COLUMNS = ("table", "dataset", "corpus", "constant", "lower", "higher", "paper", "difference", "low", "high", "n_pairs", "p",
-           "p_holm", "verdict", "runs")
+COLUMNS = ("table", "dataset", "corpus", "constant", "lower", "higher", "paper", "difference", "low", "high", "n_pairs",
+           "p", "p_holm", "verdict", "runs")
 
 
 def orderings(blocks: list[Block]) -> pd.DataFrame:
@@ -38,8 +38,9 @@ def orderings(blocks: list[Block]) -> pd.DataFrame:
 
 def _line(block: Block, lower: Entry, higher: Entry, replicates: dict) -> dict:
     found = compared(higher, lower, block.main_split, replicates)
-    line = {"table": block.table, "dataset": block.dataset, "corpus": block.corpus or block.dataset, "lower": lower.name, "higher": higher.name,
-            "constant": " ".join(f"{k}={v}" for k, v in block.constant.items()), "paper": higher.paper - lower.paper,
+    line = {"table": block.table, "dataset": block.dataset, "corpus": block.corpus or block.dataset,
+            "lower": lower.name, "higher": higher.name, "paper": higher.paper - lower.paper,
+            "constant": " ".join(f"{k}={v}" for k, v in block.constant.items()),
             "n_pairs": int(found["n_pairs"]), "verdict": NO_RUNS,
             "runs": " ".join(run for entry in (lower, higher) for run in entry.runs[block.main_split].values())}
     if found["n_pairs"]:
@@ -50,5 +51,6 @@ def _line(block: Block, lower: Entry, higher: Entry, replicates: dict) -> dict:
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Counts of the verdicts by table, dataset and setting."""
-    counts = frame.groupby(["table", "dataset", "corpus", "constant"], sort=False)["verdict"].value_counts().unstack(fill_value=0)
+    blocks = frame.groupby(["table", "dataset", "corpus", "constant"], sort=False)
+    counts = blocks["verdict"].value_counts().unstack(fill_value=0)
     return counts.reindex(columns=[HOLDS, REVERSED, UNDECIDED, NO_RUNS], fill_value=0).reset_index()

@@ -176,7 +176,7 @@ def blocks(table: Table, results: list[Result], broken: list[tuple[Result, str]]
         if len(own) > len(full):
             sets = len(own) - len(full)
             left_out.append(f"{dataset_title(dataset, corpora[dataset])}: not shown are the runs of few rows with other "
-                            f"flags in common ({sets} such set{'s' * (sets > 1)} of flags); --where chooses among them.")
+                            f"flags in common ({sets} such set{'s' * (sets > 1)}); --where chooses among them.")
     outcomes.prefetch(run.folder for group in shown for members in group.rows.values() for result in members
                       for run in (result.val, result.test) if run is not None)
     return [_block(table, group, outcomes) for group in shown], left_out

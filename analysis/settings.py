@@ -22,11 +22,11 @@ _SHARED = ("seed", "backwards", "bpe", "split")  # said once for the whole chain
 class Result:
     """A trained classifier or linear baseline with what was measured of it.
 
-    setting: see above. corpus: what the dataset is, whatever its folder's name. seeds: (seed of the classifier, of its language model, of the pretrained model, of the draw of
-    the training subset, of the language model's subset); None where there is none.
-    val, test: the runs that hold the predictions of each split, None where there is none. epochs: how many were
-    planned, epochs_run: how many of them were run. unknown: ancestors whose record is not there. behind: the runs whose flags have each prefix, its own
-    under "".
+    setting: see above. corpus: what the dataset is, whatever its folder's name. seeds: (seed of the classifier, of its
+    language model, of the pretrained model, of the draw of the training subset, of the language model's subset); None
+    where there is none. val, test: the runs that hold the predictions of each split, None where there is none. epochs:
+    how many were planned, epochs_run: how many of them were run. unknown: ancestors whose record is not there. behind:
+    the runs whose flags have each prefix, its own under "".
     """
 
     run: Run

@@ -110,10 +110,11 @@ def agreement(study: Study, dataset: str | None = None, where: str | None = None
     measured = frame[frame["verdict"] != orderings.NO_RUNS]
     for (table, dataset_name, corpus, constant), part in measured.groupby(["table", "dataset", "corpus", "constant"],
                                                                           sort=False):
-        grids.append(_ordering_grid(f"{_title(table)}, {rendering.dataset_title(dataset_name, corpus)}", part, constant))
+        title = f"{_title(table)}, {rendering.dataset_title(dataset_name, corpus)}"
+        grids.append(_ordering_grid(title, part, constant))
     notes = [f"An ordering holds, or is reversed, where the 95% interval of the difference over documents and seeds "
-             f"leaves out 0 and p Holm is below {ALPHA}; else it is undecided. p: exact permutation test over documents; "
-             f"Holm's correction over the pairs of a table. Rows that are equal in the paper are no ordering."]
+             f"leaves out 0 and p Holm is below {ALPHA}; else it is undecided. p: exact permutation test over "
+             f"documents; Holm's correction over the pairs of a table. Rows that are equal in the paper are no ordering."]
     if not len(measured):
         notes.insert(0, "Missing: no two rows that the paper orders have runs with a seed in common.")
     return Product("agreement", "The paper's orderings in these runs", frame, grids, notes)
@@ -133,8 +134,8 @@ def ensembles(study: Study, dataset: str | None = None) -> Product:
                           f"{line['gain_over_best']:+.2f}", rendering.p_value(line["p_over_best"]), line["weights"])))
         for run, line in part)) for (name, split), part in sorted(rows.items())]
     frame = pd.DataFrame([line for part in rows.values() for _, line in part])
-    notes = ["Gains in points of error, positive where the average is better; 95% bootstrap interval over documents. p: "
-             "McNemar's exact test against the best member."]
+    notes = ["Gains in points of error, positive where the average is better; 95% bootstrap interval over documents. "
+             "p: McNemar's exact test against the best member."]
     if not grids:
         notes.insert(0, "Missing: no average was made by `python -m analysis ensemble`.")
     return Product("ensembles", "Averages of predictions", frame, grids, notes)

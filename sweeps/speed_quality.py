@@ -2,7 +2,8 @@
 
 Language models from random weights, one epoch of fastai's `fit_one_cycle` over 2 million tokens, 30,000 words; every
 validation by the full softmax in single precision, on 5,000 reviews of the training split that nothing else reads.
-Classifiers from a seed's language model in full precision, all groups, two epochs of `fit_one_cycle` over the same reviews.
+Classifiers from a seed's language model in full precision, all groups, two epochs of `fit_one_cycle` over the same
+reviews.
 What is done is kept in results/tables/speed_quality.csv, a row a model, and not done again. Called by
 sweeps/speed_quality.sh.
 """
@@ -216,8 +217,8 @@ def markdown(rows: list[dict], folder: Path) -> str:
              "| seed | language model | validation perplexity | against stock | minutes |", "|---|---|---|---|---|",
              *_lines(rows, [STOCK, *OURS], "perplexity", lambda ours, theirs: f"{100 * (ours / theirs - 1):+.2f}%")]
     if any(row["whose"] == STOCK_CLAS for row in rows):
-        lines += ["", f"Classifiers from the seed's language model in {LM_OF_CLAS}, all groups, {CLAS_EPOCHS} epochs over the "
-                  "same reviews.", "",
+        lines += ["", f"Classifiers from the seed's language model in {LM_OF_CLAS}, all groups, {CLAS_EPOCHS} epochs over "
+                  "the same reviews.", "",
                   "| seed | classifier | validation error % | against stock | minutes |", "|---|---|---|---|---|",
                   *_lines(rows, [STOCK_CLAS, *OURS_CLAS], "error", lambda ours, theirs: f"{ours - theirs:+.2f}")]
     lines.append("")

@@ -291,8 +291,8 @@ def drawn(monkeypatch):
 
 
 def test_a_curve_of_few_labels_is_broken_where_no_run_is(tmp_path, drawn):
-    frame = pd.DataFrame([{"dataset": "imdb", "split": "val", "row": row, "n_labels": n, "n_seeds": seeds,
-                           "error": 10.0 if seeds else np.nan, "low": 9.0 if seeds else np.nan,
+    frame = pd.DataFrame([{"dataset": "imdb", "corpus": "imdb", "split": "val", "row": row, "n_labels": n,
+                           "n_seeds": seeds, "error": 10.0 if seeds else np.nan, "low": 9.0 if seeds else np.nan,
                            "high": 11.0 if seeds else np.nan}
                           for row, missing in (("ULMFiT", 500), ("tf-idf", None), ("never run", "all"))
                           for n in (100, 500, 1000) for seeds in [3 * (missing not in ("all", n))]])

@@ -248,6 +248,15 @@ def test_predictions_are_those_of_the_split(place):
         np.testing.assert_array_equal(vocab.numericalize(document, stoi), ids[number])
 
 
+def test_a_model_made_anew_is_read_anew(tmp_path):
+    model, text = tmp_path / "spm.model", [["words words words"]]
+    made = []
+    for word in ("words", "other"):
+        model.write_bytes(subwords.train(Counter({word: 9}), sp_type="bpe", sp_vocab=30, lang="en"))
+        made.append(tokenization.tokenize_texts(text, "en", model)[0])
+    assert made[0] != made[1] and "\u2581words" in made[0]
+
+
 def test_everything_stays_in_the_data_folder_and_the_workers_do_not_matter(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flow.write_corpus(tmp_path / "imdb")

@@ -25,9 +25,17 @@ BATCH_DOCUMENTS = 250
 BATCHES_IN_FLIGHT = 3
 
 
+def _tokenizer(lang: str, sp_model: Path | None) -> WordTokenizer | SubwordTokenizer:
+    if sp_model is None:
+        return _kept(lang, None, None)
+    # A model that has been made anew since has the same path.
+    path, now = Path(sp_model).resolve(), os.stat(sp_model)
+    return _kept(lang, path, (now.st_ino, now.st_mtime_ns, now.st_size))
+
+
 # Several models may be asked in turn; one of words, remembered pieces and all, takes 200 MB.
 @functools.lru_cache(maxsize=8)
-def _tokenizer(lang: str, sp_model: Path | None) -> WordTokenizer | SubwordTokenizer:
+def _kept(lang: str, sp_model: Path | None, state: tuple[int, ...] | None) -> WordTokenizer | SubwordTokenizer:
     return WordTokenizer(lang) if sp_model is None else SubwordTokenizer(sp_model)
 
 
