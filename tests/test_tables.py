@@ -15,6 +15,7 @@ from analysis import comparison, rendering, statistics, study, tables
 from analysis.collect import collect
 from analysis.ensemble import ensemble
 from analysis.paper import missing_rows, sections
+from analysis.outcomes import Outcomes
 from analysis.selection import select
 from analysis.rendering import Cell, Grid
 from conftest import ROOT
@@ -573,6 +574,43 @@ def test_a_profile_whose_flags_only_some_rows_read(tmp_path):
 
 
 # -- many runs ---------------------------------------------------------------------------------------------------------
+
+PLAIN = "document,label,p:a,p:b\n" + "".join(f"val:{row},{'ab'[row % 2]},0.7,0.3\n" for row in range(4))
+
+
+@pytest.mark.parametrize("other", [
+    PLAIN.replace("0.7", "0.2").replace("0.3", "0.8"), PLAIN.replace("0.7", "1").replace("0.3", "0"), PLAIN[:-1],
+    PLAIN.replace("val:1,b", "\nval:1,b"), PLAIN.replace("\n", "\r\n"), PLAIN.replace("p:a,p:b", "p:b,p:a"),
+    PLAIN.replace("a,p:b", "a,p:b,p:c").replace("0.3", "0.2,0.1"), PLAIN.replace("b,0.7", '"b",0.7'),
+    PLAIN.replace(",b,", ',"b\nc",').replace("p:b", '"p:b\nc"'), PLAIN.replace("val:3,b,0.7,0.3\n", "")])
+def test_files_read_together_are_read_as_one_by_one(tmp_path, other):
+    folders = [tmp_path / name for name in ("first", "other", "last")]
+    for folder, text in zip(folders, (PLAIN, other, PLAIN)):
+        folder.mkdir()
+        (folder / "predictions.csv").write_text(text, newline="")
+    together, single = Outcomes(), Outcomes()
+    together.prefetch(folders)
+    for folder in folders:
+        documents, wrong = single.wrong(folder)
+        assert together.wrong(folder)[0] == documents
+        np.testing.assert_array_equal(together.wrong(folder)[1], wrong)
+    assert together.wrong(folders[0])[1].tolist() == [False, True] * 2
+
+
+@pytest.mark.parametrize("broken, said", [
+    (None, "there is no such file"), (PLAIN.replace("0.3", "much"), "expected probabilities in the columns"),
+    (PLAIN.replace("0.3", ""), "some probabilities are not numbers"), ("", "is not readable as csv"),
+    (PLAIN.replace("a,0.7", "a,0.7,0.1"), "is not readable as csv"), (PLAIN[:23], "and a row a document"),
+    (PLAIN.replace("val:1", "val:0"), "a document stands there twice")])
+def test_of_files_read_together_the_broken_one_is_named(tmp_path, broken, said):
+    folders = [tmp_path / name for name in ("first", "other", "last")]
+    for folder, text in zip(folders, (PLAIN, broken, PLAIN)):
+        folder.mkdir()
+        if text is not None:
+            (folder / "predictions.csv").write_text(text)
+    complaint = refusal(Outcomes().prefetch, folders)
+    assert said in complaint and str(folders[1] / "predictions.csv") in complaint, complaint
+
 
 @pytest.mark.slow
 def test_thousands_of_runs_are_collected_and_tabled_rightly(tmp_path):
