@@ -104,7 +104,7 @@ def _best_classifiers(found: Study) -> list[Block]:
         best = min(alike(results), key=rank)
         name = best[0].run.id.split(names.SEPARATOR)[4]  # DATASET--train_clas--fwd--word--NAME--...
         made.append(Block("best", dataset, [entry_of(name, best, found.outcomes, reference=True)],
-                          candidates={name: best}))
+                          candidates={name: best}, corpus=best[0].corpus))
     return made
 
 
@@ -146,7 +146,8 @@ def missing_rows(found: Section, only: str | None) -> list[str]:
         ["dataset", "constant", "row"])
     for (dataset, corpus, constant), part in absent.groupby(["dataset", "corpus", "constant"], sort=False):
         labels = part["n_labels"].iloc[0]
-        of_subset = "" if pd.isna(labels) else f", {labels:,} labels" if isinstance(labels, int) else f", {labels}"
+        of_subset = ("" if pd.isna(labels) else f", {int(labels):,} labels" if pd.api.types.is_number(labels)
+                     else f", subset {labels}")
         lines.append(f"{dataset_title(dataset, corpus)}{of_subset}: {', '.join(part['row'])}")
     if name not in TABLES:
         return lines

@@ -277,6 +277,12 @@ def test_rows_without_runs_are_named(small):
     assert "TREC-6: ULMFiT, backward, ULMFiT, averaged" in made["tables2_3"]
     assert any(line.startswith("TREC-6: from scratch, full, ") for line in made["table7"])
     assert made["agreement"] == made["ensembles"] == []
+    small.classifier("trec6", None, 20, "scratch", {"from_scratch": True, "use_discriminative": False, "lr": 0.001,
+                                                    "early_stopping": True}, subset=small.subset("trec6", 500, 0))
+    small.baseline("trec6", 20, subset=small.subset("trec6", 100, 0))
+    found = study.load(small.folder)
+    [few] = [section for section in sections(found, small.folder / "figures") if section.product.name == "low_shot"]
+    assert missing_rows(few, None) == ["TREC-6, 100 labels: from scratch", "TREC-6, 500 labels: tf-idf, 1- to 2-grams"]
 
 
 # -- hard cases --------------------------------------------------------------------------------------------------------
