@@ -29,6 +29,16 @@ class Documents:
 
 
 @dataclass(eq=False)
+class _File:
+    """What a file holds, in its own order. probabilities: shape (classes, documents)."""
+
+    document: pa.Array
+    label: pa.Array
+    classes: list[str]
+    probabilities: np.ndarray
+
+
+@dataclass(eq=False)
 class _Known:
     """Documents as a file has them: `order` sorts them."""
 
@@ -63,17 +73,17 @@ class Outcomes:
         asked = [folder for folder in dict.fromkeys(folders) if folder not in self._wrong]
         batches = [asked[start:start + _BATCH] for start in range(0, len(asked), _BATCH)]
 
-        def parsed(batch: list[Path]) -> list[pa.Table]:
+        def parsed(batch: list[Path]) -> list[_File]:
             return _parsed_together([folder / "predictions.csv" for folder in batch])
 
         with ThreadPoolExecutor() as pool:  # pyarrow parses without the interpreter's lock
-            for batch, tables in zip(batches, pool.map(parsed, batches)):
-                self._wrong.update({folder: self._wrong_in(folder, table) for folder, table in zip(batch, tables)})
+            for batch, found in zip(batches, pool.map(parsed, batches)):
+                self._wrong.update({folder: self._wrong_in(folder, file) for folder, file in zip(batch, found)})
 
-    def _wrong_in(self, folder: Path, table: pa.Table) -> tuple[Documents, np.ndarray]:
-        known, probabilities, classes = self._arranged(folder / "predictions.csv", table)
-        predicted = probabilities.argmax(axis=0)[known.order]
-        return known.documents, predicted != self.label_indices(known.documents, classes, folder)
+    def _wrong_in(self, folder: Path, file: _File) -> tuple[Documents, np.ndarray]:
+        known = self._find(folder / "predictions.csv", file)
+        predicted = file.probabilities.argmax(axis=0)[known.order]
+        return known.documents, predicted != self.label_indices(known.documents, file.classes, folder)
 
     def wrong_of(self, documents: Documents, probabilities: np.ndarray, classes: list[str], folder: Path) -> np.ndarray:
         """As `wrong`, of probabilities in the documents' order; folder: named where a label is unknown."""
@@ -83,8 +93,9 @@ class Outcomes:
         """(documents, probabilities of shape (documents, classes), classes), kept for the next time."""
         if folder not in self._probabilities:
             path = folder / "predictions.csv"
-            known, probabilities, classes = self._arranged(path, _parsed(path))
-            self._probabilities[folder] = known.documents, probabilities.T[known.order], classes
+            file = _parsed(path)
+            known = self._find(path, file)
+            self._probabilities[folder] = known.documents, file.probabilities.T[known.order], file.classes
         return self._probabilities[folder]
 
     def confusion(self, folder: Path) -> tuple[np.ndarray, list[str]]:
@@ -108,48 +119,38 @@ class Outcomes:
             self._labels[key] = np.array([position[label] for label in documents.labels])
         return self._labels[key]
 
-    def _arranged(self, path: Path, table: pa.Table) -> tuple[_Known, np.ndarray, list[str]]:
-        """(documents, probabilities of shape (classes, documents) in the file's order, classes) of a parsed file."""
-        header = table.column_names
-        if header[:2] != ["document", "label"] or len(header) < 3 or not all(
-                name.startswith(_PREFIX) for name in header[2:]) or not table.num_rows:
-            raise UserError(f"{path}: expected the header document,label,{_PREFIX}CLASS,... and a row a document")
-        known = self._find(path, table["document"].combine_chunks(), table["label"].combine_chunks())
-        columns = [table.column(number).to_numpy() for number in range(2, len(header))]
-        if not all(np.issubdtype(column.dtype, np.number) for column in columns):
-            raise UserError(f"{path}: expected probabilities in the columns {_PREFIX}...")
-        probabilities = np.array(columns, dtype=np.float64)
-        if not np.isfinite(probabilities.sum()):
-            raise UserError(f"{path}: some probabilities are not numbers")
-        return known, probabilities, [name.removeprefix(_PREFIX) for name in header[2:]]
-
-    def _find(self, path: Path, document: pa.Array, label: pa.Array) -> _Known:
+    def _find(self, path: Path, file: _File) -> _Known:
         for known in self._known:
-            if known.document.equals(document) and known.label.equals(label):
+            if known.document.equals(file.document) and known.label.equals(file.label):
                 return known
-        ids, labels = document.to_pylist(), label.to_pylist()
+        ids, labels = file.document.to_pylist(), file.label.to_pylist()
         order = np.array(sorted(range(len(ids)), key=ids.__getitem__))
         content = tuple(ids[row] for row in order), tuple(labels[row] for row in order)
         if len(set(ids)) < len(ids):
             raise UserError(f"{path}: a document stands there twice; make its run again with --overwrite")
         documents = self._by_content.setdefault(content, Documents(*content))
-        known = _Known(document, label, order, documents)
+        known = _Known(file.document, file.label, order, documents)
         # Anew for an order not seen before; the documents are the same object all the same.
         self._known.insert(0, known)
         return known
 
 
-def _parsed(path: Path) -> pa.Table:
+def _parsed(path: Path) -> _File:
+    """Raises UserError for a file that is not there, cannot be read or holds something else."""
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; expected the predictions of a finished run")
     try:
-        return _read_csv(path)
+        table = _read_csv(path)
     except pa.ArrowInvalid as error:
         raise UserError(f"{path} is not readable as csv ({' '.join(str(error).split())}); make its run again with "
                         f"--overwrite") from error
+    try:
+        return _file(table)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
-def _parsed_together(paths: list[Path]) -> list[pa.Table]:
+def _parsed_together(paths: list[Path]) -> list[_File]:
     """As `_parsed` of each; raises UserError as it does.
 
     Plain files with one header are parsed as one: opening a parser takes several times as long as 500 lines do.
@@ -162,17 +163,16 @@ def _parsed_together(paths: list[Path]) -> list[pa.Table]:
     # A line is a row where nothing is quoted.
     if len(headers) == 1 and all(content.endswith(b"\n") and b'"' not in content for content in contents):
         [header] = headers
-        whole = header + b"".join(content[len(header):] for content in contents)
         rows = [content.count(b"\n") - 1 for content in contents]
+        whole = header + b"".join(content[len(header):] for content in contents)
         try:
-            table = _read_csv(pa.BufferReader(whole), block_size=len(whole))
-        except pa.ArrowInvalid:
-            table = None
-        # Text among one file's probabilities would make text of those of all; an empty line is no row.
-        as_each = table is not None and table.num_rows == sum(rows)
-        if as_each and not any(map(pa.types.is_string, table.schema.types[2:])):
-            return [table.slice(end - count, count) for end, count in zip(np.cumsum(rows), rows)]
-    return [_parsed(path) for path in paths]
+            file = _file(_read_csv(pa.BufferReader(whole), block_size=len(whole)))
+        except (pa.ArrowInvalid, ValueError):
+            return list(map(_parsed, paths))  # one of them is wrong, and is to be named
+        if min(rows) and len(file.document) == sum(rows):  # an empty line is no row
+            return [_File(file.document.slice(end - count, count), file.label.slice(end - count, count), file.classes,
+                          file.probabilities[:, end - count:end]) for end, count in zip(np.cumsum(rows), rows)]
+    return list(map(_parsed, paths))
 
 
 def _read_csv(source: Path | pa.BufferReader, **options: int) -> pa.Table:
@@ -180,6 +180,22 @@ def _read_csv(source: Path | pa.BufferReader, **options: int) -> pa.Table:
         source, read_options=pa.csv.ReadOptions(use_threads=False, **options),
         parse_options=pa.csv.ParseOptions(newlines_in_values=True),
         convert_options=pa.csv.ConvertOptions(column_types={"document": pa.string(), "label": pa.string()}))
+
+
+def _file(table: pa.Table) -> _File:
+    """Raises ValueError that says what was expected."""
+    header = table.column_names
+    if header[:2] != ["document", "label"] or len(header) < 3 or not all(
+            name.startswith(_PREFIX) for name in header[2:]) or not table.num_rows:
+        raise ValueError(f"expected the header document,label,{_PREFIX}CLASS,... and a row a document")
+    columns = [table.column(number).to_numpy() for number in range(2, len(header))]
+    if not all(np.issubdtype(column.dtype, np.number) for column in columns):
+        raise ValueError(f"expected probabilities in the columns {_PREFIX}...")
+    probabilities = np.array(columns, dtype=np.float64)
+    if not np.isfinite(probabilities.sum()):
+        raise ValueError("some probabilities are not numbers")
+    return _File(table["document"].combine_chunks(), table["label"].combine_chunks(),
+                 [name.removeprefix(_PREFIX) for name in header[2:]], probabilities)
 
 
 def difference(first: Documents, other: Documents) -> str:

@@ -23,11 +23,12 @@ def conditions(where: str | None) -> list[tuple[str, str]]:
 def flag_names(results: Iterable[Result]) -> set[str]:
     """Every name that `value` knows for one of the results."""
     known = {"dataset", "backwards", "bpe", "n_labels", "lm.n_labels"}
+    flags = set()
     for result in results:
-        known |= set(result.setting)
-        for prefix, run in result.behind.items():
-            known |= {prefix + name for name in run.record.get("flags", {})}
-    return known
+        known |= result.setting.keys()
+        flags |= {(prefix, *run.record.get("flags", {})) for prefix, run in result.behind.items()}
+    # Of thousands of runs the stages have but a few lists of flags.
+    return known | {prefix + name for prefix, *names in flags for name in names}
 
 
 def check_names(wanted: Iterable[str], results: list[Result], flag: str) -> None:

@@ -79,8 +79,12 @@ def seed_replicates(rates: np.ndarray) -> np.ndarray:
     replicates, seeds = rates.shape
     if seeds == 1:
         return rates[:, 0]
-    drawn = np.random.default_rng(seeds).integers(seeds, size=(replicates, seeds))
-    return np.take_along_axis(rates, drawn, axis=1).mean(axis=1)
+    return np.take_along_axis(rates, _drawn_seeds(seeds, replicates), axis=1).mean(axis=1)
+
+
+@lru_cache(maxsize=16)
+def _drawn_seeds(seeds: int, replicates: int) -> np.ndarray:
+    return np.random.default_rng(seeds).integers(seeds, size=(replicates, seeds))
 
 
 def percentile_interval(replicates: np.ndarray) -> Interval:

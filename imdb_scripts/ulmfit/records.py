@@ -465,7 +465,7 @@ def refusal(stage: Callable, run_id: str, place: Path, known: dict, config: dict
 
 def read_run(folder: Path) -> dict:
     """A run's record. Raises UserError when `folder` holds none."""
-    folder = Path(folder)
-    if not (folder / "run.json").exists():
-        raise UserError(f"{folder} holds no run.json; expected a folder below results/runs")
-    return files.read_json(folder / "run.json")
+    try:
+        return files.read_json(Path(folder) / "run.json")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{folder} holds no run.json; expected a folder below results/runs") from None
