@@ -8,7 +8,7 @@ from ulmfit.errors import UsageError
 
 from . import ablations, averages, low_shot_curves, orderings, paper_rows, rendering
 from .archive import Run
-from .comparison import ALPHA, Block
+from .comparison import ALPHA, SPLITS, Block
 from .published import TABLES
 from .rendering import Cell, Grid
 from .selection import select
@@ -58,24 +58,25 @@ def low_shot(study: Study, dataset: str | None = None, where: str | None = None)
     made = product("low_shot", "Few labels: error against the number of labelled documents", blocks,
                    notes=[note for curves in shown for note in curves.notes],
                    empty="no classifier was trained on a subset of sample_train", together="numbers of labels")
-    made.grids[:0] = [_overview(made.frame, curves) for curves in shown]
+    made.grids[:0] = [_overview(made.frame, curves, split) for curves in shown for split in SPLITS
+                      if ((made.frame["dataset"] == curves.dataset) & (made.frame["split"] == split)).any()]
     return made, shown
 
 
-def _overview(frame: pd.DataFrame, shown: low_shot_curves.Curves) -> Grid:
+def _overview(frame: pd.DataFrame, shown: low_shot_curves.Curves, split: str) -> Grid:
     """A row a curve, a column a number of labels."""
-    lines = frame[(frame["dataset"] == shown.dataset) & (frame["split"] == "val")]
+    lines = frame[(frame["dataset"] == shown.dataset) & (frame["split"] == split)]
     cells = {(line["row"], line["n_labels"]): line for _, line in lines.iterrows()}
     lowest = lines.groupby("n_labels")["error"].min()
 
     def cell(name: str, labels: int) -> Cell:
-        line = cells[name, labels]
-        if not line["n_seeds"]:
+        line = cells.get((name, labels))
+        if line is None or not line["n_seeds"]:
             return Cell(rendering.MISSING)
         return Cell(f"{rendering.percent(line['error'], line['sd'])} (n={line['n_seeds']})",
                     bool(line["error"] == lowest[labels]), rendering.run_ids(line["runs"]))
 
-    return Grid(f"{rendering.dataset_title(shown.dataset, shown.corpus)}, val error in % by labels",
+    return Grid(f"{rendering.dataset_title(shown.dataset, shown.corpus)}, {split} error in % by labels",
                 ("", *(f"{labels:,}" for labels in shown.sizes())),
                 tuple((Cell(name), *(cell(name, labels) for labels in shown.sizes())) for name in shown.points))
 

@@ -7,8 +7,8 @@
 #     SEEDS="0 1 2" DATA=data/imdb PROFILE=small bash sweeps/figure3_low_shot.sh [--print | --dry_run | --status]
 # Runs: for each size and seed a subset, a language model, 3 classifiers and a baseline; one language model of all text.
 # Cost besides pretraining, on 2 cores in full precision: at `small` for TREC-6, to 200 labels, 17 minutes a seed; at
-# `reviews` for IMDb, semi-supervised and linear alone, 13 minutes a seed without the size 1,000, and the language model's
-# 72 minutes. At `paper` on one GPU, estimated and not measured: two hours a seed for IMDb.
+# `reviews` for IMDb, semi-supervised and linear alone, 27 minutes a seed, and the language model's 72 minutes; TEST=1
+# adds 15 a seed. At `paper` on one GPU, estimated and not measured: two hours a seed for IMDb.
 # The language model of all text is one for all seeds; LM_SEED="" makes one a seed.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 TABLE_ROWS="supervised semi_supervised scratch linear"

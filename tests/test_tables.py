@@ -130,6 +130,12 @@ def test_few_labels(whole):
     for row, error in (("ULMFiT, semi-supervised", 18), ("ULMFiT, supervised", 25), ("from scratch", 40)):
         assert lines.loc[row, "error"] == pytest.approx(error, abs=0.5)
     assert "missing" in made.markdown()  # no baseline was trained on all labels
+    # First of all the sizes beside each other, on val and on test.
+    assert [grid.title for grid in made.grids[:3]] == ["IMDb, val error in % by labels",
+                                                       "IMDb, test error in % by labels", "IMDb, 100 labels"]
+    tested = made.frame[(made.frame["n_labels"] == 500) & (made.frame["split"] == "test")].set_index("row")
+    row = next(row for row in made.grids[1].rows if row[0].text == "from scratch")
+    assert row[2].text.startswith(f"{tested.loc['from scratch', 'error']:.2f} ± ") and row[2].text.endswith("(n=2)")
 
 
 def test_few_labels_without_pretraining_are_a_curve_of_their_own(small):
