@@ -22,6 +22,19 @@ def test_read_returns_what_was_written(tmp_path):
     assert read.label_indices().tolist() == [1, -1, 0]
 
 
+def test_six_digits_never_make_another_class_the_most_likely(tmp_path):
+    near = np.array([[0.4999999, 0.5000001], [0.5000001, 0.4999999], [0.5, 0.5], [0.50000501, 0.49999499]])
+    predictions.write(tmp_path / "predictions.csv", ["test:0"], [""], near[3:], ["a", "b"])
+    assert (tmp_path / "predictions.csv").read_text().splitlines()[1] == "test:0,,0.500005,0.499995"
+    several = np.random.default_rng(0).normal(1 / 3, 3e-7, size=(500, 3))
+    for probabilities in (near, several):
+        classes = list("abc")[:probabilities.shape[1]]
+        documents = [f"test:{row}" for row in range(len(probabilities))]
+        predictions.write(tmp_path / "predictions.csv", documents, [""] * len(documents), probabilities, classes)
+        read = predictions.read(tmp_path / "predictions.csv").probabilities
+        np.testing.assert_array_equal(read.argmax(1), probabilities.argmax(1))
+
+
 def test_diverged_training_is_named_and_leaves_the_old_file(tmp_path):
     path = tmp_path / "predictions.csv"
     predictions.write(path, DOCUMENTS, ["sport"] * 3, PROBABILITIES, CLASSES)

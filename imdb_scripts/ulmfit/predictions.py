@@ -39,8 +39,9 @@ def write(path: Path, document_ids: Sequence[str], labels: Sequence[str], probab
           classes: Sequence[str]) -> None:
     """Writes the file whole or not at all.
 
-    labels: class names, "" where unknown. probabilities: shape (documents, classes), written to six digits.
-    Raises UserError when a probability is not a number (training that diverged).
+    labels: class names, "" where unknown. probabilities: shape (documents, classes), written to six digits, and to all
+    where the two largest are so near that six could make another class the most likely. Raises UserError when a
+    probability is not a number (training that diverged).
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     if probabilities.shape != (len(document_ids), len(classes)) or len(labels) != len(document_ids):
@@ -53,8 +54,16 @@ def write(path: Path, document_ids: Sequence[str], labels: Sequence[str], probab
     with files.replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["document", "label", *(_PREFIX + name for name in classes)])
-        for document, label, row in zip(document_ids, labels, probabilities):
-            rows.writerow([document, label, *("%.6g" % value for value in row)])
+        for document, label, row, near in zip(document_ids, labels, probabilities, _near(probabilities)):
+            rows.writerow([document, label, *(("%.17g" if near else "%.6g") % value for value in row)])
+
+
+def _near(probabilities: np.ndarray) -> np.ndarray:
+    """Rows whose two largest values six digits may not tell apart, shape (documents,)."""
+    if probabilities.shape[1] < 2:
+        return np.zeros(len(probabilities), dtype=bool)
+    second, first = np.partition(probabilities, -2, axis=1)[:, -2:].T
+    return first - second < 1e-5 * first
 
 
 def read(path: Path) -> Predictions:
