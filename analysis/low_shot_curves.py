@@ -86,6 +86,11 @@ def _of_dataset(dataset: str, results: list[Result]) -> Curves:
         # What was trained on all labels alone is no curve.
         points.update({name: by_size for name, by_size in _split(method, methods[method]).items()
                        if any("n_labels" in result.setting for group in by_size.values() for result in group)})
+    # Baselines alone on all labels would stretch the axis and compare nothing.
+    trained = {labels for by_size in points.values() for labels, group in by_size.items()
+               if any("n_labels" in result.setting or result.run.stage == "train_clas" for result in group)}
+    points = {name: {labels: group for labels, group in by_size.items() if labels in trained}
+              for name, by_size in points.items()}
     for name, by_size in points.items():
         along = _differing([result for group in by_size.values() for result in group])
         if along:

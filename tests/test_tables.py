@@ -211,6 +211,21 @@ def test_p_values_of_a_curve_are_corrected_over_rows_and_sizes(whole):
     assert on_val["p"].notna().sum() > 6 and "over the rows and numbers of labels" in product.markdown()
 
 
+def test_all_labels_are_no_point_of_a_figure_where_the_baseline_alone_has_them(tmp_path):
+    made = Made(tmp_path)
+    made.corpus("trec6")
+    model = made.language_model("trec6", made.pretrained())
+    subset = made.subset("trec6", 100, 0)
+    made.classifier("trec6", model, 20, subset=subset)
+    made.baseline("trec6", 25, subset=subset)
+    made.baseline("trec6", 8)
+    [curves] = tables.low_shot(study.load(tmp_path))[1]
+    assert curves.sizes() == [100] and list(curves.points) == ["ULMFiT, semi-supervised", "tf-idf, 1- to 2-grams"]
+    made.classifier("trec6", model, 5)
+    [curves] = tables.low_shot(study.load(tmp_path))[1]
+    assert curves.sizes() == [100, 1000] and len(curves.points["tf-idf, 1- to 2-grams"][1000]) == 1
+
+
 def test_what_the_curves_have_in_common_is_said_of_them_alone(whole):
     product, _ = tables.low_shot(study.load(whole.folder))
     [said] = [note for grid in product.grids if grid.title == "IMDb, 100 labels" for note in grid.notes]
