@@ -142,8 +142,10 @@ def missing_rows(found: Section, only: str | None) -> list[str]:
     name = found.product.name
     if "n_seeds" not in frame:
         return lines
-    absent = frame[(frame["n_seeds"] == 0) & (frame["note"] != PAPER_ONLY)].drop_duplicates(
-        ["dataset", "constant", "row"])
+    # Those that were measured on one split alone are not missing.
+    row = ["dataset", "corpus", "constant", "row"]
+    measured = frame.groupby(row, sort=False)["n_seeds"].transform("sum")
+    absent = frame[(measured == 0) & (frame["note"] != PAPER_ONLY)].drop_duplicates(row)
     for (dataset, corpus, constant), part in absent.groupby(["dataset", "corpus", "constant"], sort=False):
         labels = part["n_labels"].iloc[0]
         of_subset = ("" if pd.isna(labels) else f", {int(labels):,} labels" if pd.api.types.is_number(labels)
