@@ -162,7 +162,8 @@ class Made:
         lines += [f"{step},{step // 10},{'+'.join(map(str, range(max(0, 3 - step // 10), 4)))},"
                   + ",".join(f"{0.01 / 2.6 ** (3 - group) * (1 + step % 10) / 10:.6g}" for group in range(4))
                   for step in range(10 * epochs)]
-        (self.folder / "runs" / run / "steps.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode() + b"\n", mtime=0))
+        text = "\n".join([*lines, ""])
+        (self.folder / "runs" / run / "steps.csv.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
 
     def evaluation(self, run: str, error: float) -> str:
         record = self.records[run]

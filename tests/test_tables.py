@@ -627,7 +627,7 @@ def test_files_read_together_are_read_as_one_by_one(tmp_path, other):
 
 @pytest.mark.parametrize("broken, said", [
     (None, "there is no such file"), (PLAIN.replace("0.3", "much"), "expected probabilities in the columns"),
-    (PLAIN.replace("0.3", ""), "some probabilities are not numbers"), ("", "is not readable as csv"),
+    (PLAIN.replace("val:1,b,0.7,0.3", "val:1,b,0.7,"), "some probabilities are not numbers"), ("", "is not readable as csv"),
     (PLAIN.replace("a,0.7", "a,0.7,0.1"), "is not readable as csv"), (PLAIN[:23], "and a row a document"),
     (PLAIN.replace("val:1", "val:0"), "a document stands there twice")])
 def test_of_files_read_together_the_broken_one_is_named(tmp_path, broken, said):
