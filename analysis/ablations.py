@@ -62,5 +62,5 @@ def _check_seeds_alone(results: list[Result], by: list[str]) -> None:
         first, (one, other, *_) = next(iter(said)), next(iter(apart.values())).values()
         raise UserError(f"runs that --by={','.join(by)} puts into one row differ in "
                         + shortened([f"{flag} ({', '.join(values)})" for flag, values in said.items()])
-                        + f", as {one.run.id} and {other.run.id}; add {first if len(said) == 1 else 'each'} to --by, or "
-                        f"choose by --where={first}={said[first][0]}")
+                        + f", as {one.run.id} and {other.run.id}; add {first if len(said) == 1 else 'each'} to --by, "
+                        f"or choose by --where={first}={said[first][0]}")

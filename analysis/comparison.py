@@ -100,10 +100,10 @@ def frame_of(block: Block) -> pd.DataFrame:
     Columns: table, dataset, corpus, n_labels (of the training subset, None for the whole split), row, reference, split,
     n_seeds, seeds, epochs (that were run, and of how many where they were fewer), error (mean over seeds, at the last
     epoch or where training stopped), sd (sample standard deviation), low, high (95% bootstrap interval), best (mean
-    error at the epoch with the lowest validation loss of those validated; val only), best_sd; against the reference row, over the n_pairs pairs of seeds: difference,
-    difference_low, difference_high, p and p_smallest (over documents), p_holm (over the rows), p_seeds and
-    p_seeds_smallest (over seeds), significant (the interval leaves out 0 and p_holm is below ALPHA); paper, constant,
-    note, runs.
+    error at the epoch with the lowest validation loss of those validated; val only), best_sd; against the reference
+    row, over the n_pairs pairs of seeds: difference, difference_low, difference_high, p and p_smallest (over
+    documents), p_holm (over the rows), p_seeds and p_seeds_smallest (over seeds), significant (the interval leaves out
+    0 and p_holm is below ALPHA); paper, constant, note, runs.
 
     A row without runs has n_seeds 0 and no numbers. Raises UserError when rows were measured on different documents.
     """

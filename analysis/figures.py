@@ -17,7 +17,6 @@ from ulmfit.errors import UserError
 
 from . import style
 from .archive import Run
-from .comparison import ALPHA
 from .rendering import MISSING, PAPER_ONLY, dataset_title
 
 
@@ -25,7 +24,7 @@ def bars(frame: pd.DataFrame, folder: Path, name: str, title: str = "") -> list[
     """The mean error of each row on one split with its 95% interval, and the paper's number as a mark.
 
     frame: of one block and split. The reference row is dark, the others light; a missing row says so. A star marks a
-    difference that is significant after Holm's correction.
+    significant difference, as in the tables.
     """
     if not (frame["n_seeds"] > 0).any():
         return []
@@ -51,7 +50,7 @@ def bars(frame: pd.DataFrame, folder: Path, name: str, title: str = "") -> list[
                 said = "" if row["note"] == PAPER_ONLY else MISSING
                 axes.text(right * 0.01, position, said, va="center", fontsize=6.5, color=style.MISSING_GREY,
                           style="italic")
-            elif row["p_holm"] < ALPHA:
+            elif row["significant"]:
                 end = np.nanmax([row["high"], row["paper"]])
                 axes.text(end + right * 0.02, position, "*", va="center", fontsize=9)
         axes.set_yticks(positions, frame["row"])

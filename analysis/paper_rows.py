@@ -175,8 +175,8 @@ def blocks(table: Table, results: list[Result], broken: list[tuple[Result, str]]
         shown += full
         if len(own) > len(full):
             sets = len(own) - len(full)
-            left_out.append(f"{dataset_title(dataset, corpora[dataset])}: not shown are the runs of few rows with other "
-                            f"flags in common ({sets} such set{'s' * (sets > 1)}); --where chooses among them.")
+            left_out.append(f"{dataset_title(dataset, corpora[dataset])}: not shown are the runs of few rows with "
+                            f"other flags in common ({sets} such set{'s' * (sets > 1)}); --where chooses among them.")
     outcomes.prefetch(run.folder for group in shown for members in group.rows.values() for result in members
                       for run in (result.val, result.test) if run is not None)
     return [_block(table, group, outcomes) for group in shown], left_out

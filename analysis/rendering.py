@@ -59,8 +59,7 @@ def p_value(p: float) -> str:
 def grid(frame: pd.DataFrame, title: str, notes: Sequence[str] = (), main_split: str = "val") -> Grid:
     """What a reader sees of one block of `comparison.frame_of`.
 
-    The lowest error is bold, a significant difference has a star. Columns in which no
-    row has anything are left out.
+    The lowest error is bold, a significant difference has a star. Columns in which no row has anything are left out.
     """
     other = "test" if main_split == "val" else "val"
     lines = frame.to_dict("records")

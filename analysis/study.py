@@ -142,7 +142,7 @@ def _constant(block: Block) -> list[str]:
         return []
     return [f"{rendering.CONSTANT}{block.constant_in}: " + ", ".join(f"{name}={shown_value(value)}"
                                                                      for name, value in block.constant.items())
-            + "; a flag that neither this line nor a row names has its default."]
+            + "; any other flag is what makes a row, or has its default."]
 
 
 def shown_value(value: object) -> str:

@@ -115,7 +115,8 @@ def agreement(study: Study, dataset: str | None = None, where: str | None = None
         grids.append(_ordering_grid(title, part, constant))
     notes = [f"An ordering holds, or is reversed, where the 95% interval of the difference over documents and seeds "
              f"leaves out 0 and p Holm is below {ALPHA}; else it is undecided. p: exact permutation test over "
-             f"documents; Holm's correction over the pairs of a table. Rows that are equal in the paper are no ordering."]
+             f"documents; Holm's correction over the pairs of a table. Rows that are equal in the paper are no "
+             f"ordering."]
     if not len(measured):
         notes.insert(0, "Missing: no two rows that the paper orders have runs with a seed in common.")
     return Product("agreement", "The paper's orderings in these runs", frame, grids, notes)
@@ -134,12 +135,16 @@ def ensembles(study: Study, dataset: str | None = None) -> Product:
                           f"{line['gain']:+.2f}", rendering.between(line["gain_low"], line["gain_high"], "+"),
                           f"{line['gain_over_best']:+.2f}", rendering.p_value(line["p_over_best"]), line["weights"])))
         for run, line in part)) for (name, split), part in sorted(rows.items())]
-    frame = pd.DataFrame([line for part in rows.values() for _, line in part])
+    frame = pd.DataFrame([line for part in rows.values() for _, line in part], columns=_ENSEMBLE_COLUMNS)
     notes = ["Gains in points of error, positive where the average is better; 95% bootstrap interval over documents. "
              "p: McNemar's exact test against the best member."]
     if not grids:
         notes.insert(0, "Missing: no average was made by `python -m analysis ensemble`.")
     return Product("ensembles", "Averages of predictions", frame, grids, notes)
+
+
+_ENSEMBLE_COLUMNS = ("run", "dataset", "split", "n_members", "kind", "error", "gain", "gain_low", "gain_high",
+                     "gain_over_best", "p_over_best", "weights", "members")
 
 
 def _ensemble_line(run: Run) -> dict:

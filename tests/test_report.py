@@ -290,6 +290,19 @@ def drawn(monkeypatch):
     return shown
 
 
+def test_bars_have_the_stars_of_the_table(tmp_path, monkeypatch):
+    stars = []
+    monkeypatch.setattr(style, "save", lambda figure, *_: stars.extend(
+        text.get_position()[1] for text in figure.axes[0].texts if text.get_text() == "*"))
+    frame = pd.DataFrame([{"row": row, "split": "val", "reference": row == "full", "n_seeds": 3, "error": 10.0,
+                           "low": 9.0, "high": 11.0, "paper": np.nan, "note": "", "p_holm": p,
+                           "significant": significant}
+                          for row, p, significant in (("full", np.nan, False), ("interval with 0", 0.01, False),
+                                                      ("last", 0.01, True))])
+    figures.bars(frame, tmp_path, "x")
+    assert stars == [0]  # the lowest bar
+
+
 def test_a_curve_of_few_labels_is_broken_where_no_run_is(tmp_path, drawn):
     frame = pd.DataFrame([{"dataset": "imdb", "corpus": "imdb", "split": "val", "row": row, "n_labels": n,
                            "n_seeds": seeds, "error": 10.0 if seeds else np.nan, "low": 9.0 if seeds else np.nan,
