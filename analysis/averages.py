@@ -152,14 +152,15 @@ def tables2_3_blocks(study: Study, results: list[Result]) -> list[Block]:
             entries.append(entry_of(baseline_name(same[0]), same, study.outcomes, stands_for_all=True))
             notes = [C_CHOSEN + " Their seed changes hardly a digit: one run is compared with every seed of the "
                                 "reference."]
-        ulmfit_name = "ULMFiT" if is_row(ULMFIT, group[0].setting) else f"ULMFiT {WITHOUT_PRETRAINING.name}"
-        entries += [entry_of(f"{ulmfit_name}, {way}", side, study.outcomes) for way, side in zip(BOTH, sides)]
+        pretrained, both = is_row(ULMFIT, group[0].setting), all(sides)
+        ulmfit_name = "ULMFiT" if pretrained else f"ULMFiT {WITHOUT_PRETRAINING.name}"
+        # Without pretraining is no row of the paper: what of it was not run is not missing.
         # Where one direction alone was trained, it is what the others are compared with.
-        both = all(sides)
-        entries.append(average_entry(f"{ulmfit_name}, averaged", sides, study, paper=ULMFIT_TEST.get(corpus),
-                                     reference=both))
-        if not both:
-            next(entry for entry, side in zip(entries[-3:], sides) if side).reference = True
+        entries += [entry_of(f"{ulmfit_name}, {way}", side, study.outcomes, reference=bool(side) and not both)
+                    for way, side in zip(BOTH, sides) if side or pretrained]
+        if both or pretrained:
+            entries.append(average_entry(f"{ulmfit_name}, averaged", sides, study, paper=ULMFIT_TEST.get(corpus),
+                                         reference=both))
         blocks.append(Block("tables2_3", dataset, entries, _constant(group, _is_direction), notes, main_split="test",
                             corpus=corpus, constant_in="row of ULMFiT"))
     return blocks

@@ -94,11 +94,25 @@ def measured(work: str, whose: str, sizes: dict) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def lm_gflop_a_token(model: dict, words: int) -> float:
-    """Products of a training step for a token: forward once, backward twice; two operations a weight."""
+def gflop_a_token(model: dict, words: int = 0, passes: int = 3) -> float:
+    """Matrix products for a token, two operations a weight: of the LSTMs, and of the softmax where `words` is given.
+
+    passes: 3 of a training step, which goes forward once and backward by inputs and by weights; 1 without backward.
+    """
     inside = [model["emb_sz"], *[model["n_hid"]] * (model["n_layers"] - 1), model["emb_sz"]]
     weights = sum(4 * out * (into + out) for into, out in zip(inside, inside[1:])) + words * model["emb_sz"]
-    return 3 * 2 * weights / 1e9
+    return passes * 2 * weights / 1e9
+
+
+def gflops(entry: dict, rate: float, words: int) -> float | None:
+    """GFLOP/s of a work done at `rate`; None where it has no products, or its measurements do not say how many."""
+    kind, sizes = entry["name"].split()[0], entry["sizes"]
+    if kind == "lm":
+        return rate * gflop_a_token(sizes["model"], words)
+    tokens = entry["measured"]["stock"][0].get("tokens_a_document")
+    if kind in ("clas", "head", "eval") and tokens:
+        return rate * tokens * gflop_a_token(sizes["model"], passes=3 if kind == "clas" else 1)
+    return None
 
 
 def compare(data: str, rounds: int, only: list[str]) -> dict:
@@ -159,10 +173,10 @@ def summary(entry: dict, found: dict) -> list[dict]:
                "median": median(rates), "lowest": min(rates), "highest": max(rates), "ratio": median(ratios),
                "lowest_ratio": min(ratios), "highest_ratio": max(ratios),
                "peak_memory_mb": max(row["peak_memory_mb"] for row in measurements)}
-        if entry["name"].startswith("lm") and label != "sampled":
+        achieved = gflops(entry, row["median"], found["words"])
+        if achieved and label != "sampled":
             full = label in ("stock", "full precision") or not found["machine"]["bfloat16"]
-            gflops = row["median"] * lm_gflop_a_token(entry["sizes"]["model"], found["words"])
-            row.update(gflop_s=gflops, part_of_limit=gflops / found["product"]["full" if full else "bf16"])
+            row.update(gflop_s=achieved, part_of_limit=achieved / found["product"]["full" if full else "bf16"])
         rows.append(row)
     return rows
 

@@ -139,7 +139,7 @@ def lm_stock(sizes: dict) -> dict:
 # -- classifier --------------------------------------------------------------------------------------------------------
 
 def clas_ours(sizes: dict) -> dict:
-    """Documents of training a second; with `predict`, of evaluation."""
+    """Documents of training a second; with `predict`, of evaluation. Padding is no token."""
     import torch
     from ulmfit import hyperparameters, loaders, models, phases, training, vocab
 
@@ -153,7 +153,7 @@ def clas_ours(sizes: dict) -> dict:
         precision = NoRun().use_precision(precision, device)
         began = time.perf_counter()
         training.predict(model, loader(seed=None), device, precision)
-        return {"rate": len(documents) / (time.perf_counter() - began)}
+        return _rate(documents, time.perf_counter() - began)
     n_groups = sizes["model"]["n_layers"] + 2
     job = training.Training(
         NoRun(), model, models.classifier_groups,
@@ -164,10 +164,14 @@ def clas_ours(sizes: dict) -> dict:
     job.thaw(tuple(range(n_groups)) if sizes.get("unfrozen", True) else (n_groups - 1,))
     job.train.start(0)
     with job.learn.no_logging():
-        return _pass(job.learn, len(documents))
+        return _pass(job.learn, documents)
 
 
-def _pass(learn, documents: int) -> dict:
+def _rate(documents: list[np.ndarray], seconds: float) -> dict:
+    return {"rate": len(documents) / seconds, "tokens_a_document": sum(map(len, documents)) / len(documents)}
+
+
+def _pass(learn, documents: list[np.ndarray]) -> dict:
     """One pass over the documents, without a validation."""
     from fastai.callback.core import Callback, CancelValidException
 
@@ -185,7 +189,7 @@ def _pass(learn, documents: int) -> dict:
 
     timer = NoValidation()
     learn.fit(1, cbs=[timer])
-    return {"rate": documents / timer.seconds}
+    return _rate(documents, timer.seconds)
 
 
 def clas_stock(sizes: dict) -> dict:
@@ -206,9 +210,9 @@ def clas_stock(sizes: dict) -> dict:
         if sizes.get("predict"):
             began = time.perf_counter()
             learn.get_preds(dl=dls.valid, act=partial(torch.softmax, dim=-1))
-            return {"rate": len(documents) / (time.perf_counter() - began)}
+            return _rate(documents, time.perf_counter() - began)
         learn.unfreeze() if sizes.get("unfrozen", True) else learn.freeze()
-        return _pass(learn, len(documents))
+        return _pass(learn, documents)
 
 
 # -- tokens ------------------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ def measured(monkeypatch, capsys):
 def test_each_work_is_measured(measured, work, whose, more):
     found = measured(work, whose, {**MADE_UP, **more})
     assert found["rate"] > 0 and found["peak_memory_mb"] > 0
+    assert found.get("tokens_a_document") == (MADE_UP["length"] if work == "clas" else None)
 
 
 def test_ours_and_stock_make_the_same_tokens(measured, tmp_path):
@@ -51,7 +52,16 @@ def test_ours_and_stock_make_the_same_tokens(measured, tmp_path):
 def test_operations_of_a_token():
     # Layer 1: 4 gates of 10 units on 6 inputs and 10 states; layer 2: of 6 on 10 and 6; the decoder: 50 words of 6.
     weights = 4 * 10 * (6 + 10) + 4 * 6 * (10 + 6) + 50 * 6
-    assert speed.lm_gflop_a_token(MODEL, 50) == pytest.approx(6 * weights / 1e9)
+    assert speed.gflop_a_token(MODEL, 50) == pytest.approx(6 * weights / 1e9)
+
+
+@pytest.mark.parametrize("work, passes", [("clas small", 3), ("head small", 1), ("eval paper", 1)])
+def test_operations_of_a_classifier(work, passes):
+    made = entry(work, [10, 20], default=[30, 40])
+    assert speed.gflops(made, 10, 50) is None  # measured before tokens were counted
+    made["measured"]["stock"][0]["tokens_a_document"] = 300
+    assert speed.gflops(made, 10, 50) == pytest.approx(10 * 300 * passes * speed.gflop_a_token(MODEL) / 3)
+    assert speed.gflops(entry("tokens", [10]), 10, 50) is None
 
 
 def entry(name: str, stock: list[float], **ours: list[float]) -> dict:
@@ -84,7 +94,7 @@ def test_tables_and_figure(tmp_path, monkeypatch):
     rows = list(csv.DictReader((tables / "speed.csv").read_text().splitlines()))
     assert [row["whose"] for row in rows] == ["stock", "ours, default", "ours, sampled", "stock", "ours, default"]
     assert float(rows[1]["ratio"]) == 3 and float(rows[0]["part_of_limit"]) == pytest.approx(
-        20 * speed.lm_gflop_a_token(MODEL, 30_009) / 400, rel=1e-4)
+        20 * speed.gflop_a_token(MODEL, 30_009) / 400, rel=1e-4)
     assert "| lm small, measured | ours, default | 60 tokens | **3.0** (2.5 to 3.0) |" in (tables / "speed.md").read_text()
     for suffix, begins in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
         assert (tmp_path / "results" / "figures" / f"speed.{suffix}").read_bytes().startswith(begins)

@@ -279,6 +279,16 @@ def test_a_folder_of_another_name_is_the_corpus_that_get_data_says(tmp_path):
     assert "ULMFiT without pretraining, averaged" in set(tables.tables2_3(found)[0].frame["row"])
 
 
+def test_without_pretraining_nothing_is_missing_from_tables_2_and_3(tmp_path):
+    """It is no row of the paper: Table 4 trains it forward, and has no run that the tables could ask for."""
+    made = Made(tmp_path)
+    made.corpus("imdb")
+    made.classifier("imdb", made.language_model("imdb", None, "random", {"preload": False}), 8, "random")
+    frame = tables.tables2_3(study.load(tmp_path))[0].frame
+    ours = frame[frame["row"].str.startswith("ULMFiT")]
+    assert set(ours["row"]) == {"ULMFiT without pretraining, forward"} and ours["reference"].all()
+
+
 def test_averages_that_ensemble_made(small):
     runs = [f"trec6--eval_clas--fwd--word--{name}--all--s0--test" for name in ("default", "last")]
     assert "Missing" in tables.ensembles(study.load(small.folder)).markdown()
