@@ -332,9 +332,11 @@ def test_the_meter_speaks_every_few_seconds_of_what_was_done_here(monkeypatch, c
     clock = [100.0]
     monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
     meter = training.Meter("epoch 1/2 training", "tokens", batches=50, done=10, quiet=False)
+    shown = []
     for _ in range(20):
         clock[0] += 1
-        meter.add(300, "  loss 1.5")
+        meter.add(300, lambda: shown.append(clock[0]) or "  loss 1.5")
+    assert shown == [110, 120]  # On a GPU a loss that nobody sees would be waited for.
     # After 10 and 20 seconds: 20 and 30 of 50 batches, of which 10 were done before; a batch a second.
     assert capsys.readouterr().out.splitlines() == [
         "  epoch 1/2 training 20/50  loss 1.5  300 tokens/s  30 s left",

@@ -112,10 +112,12 @@ def test_only_large_ones_in_bfloat16_are_ours(monkeypatch):
     monkeypatch.setattr(lstms, "HAS_BFLOAT16", True)
     monkeypatch.setattr(nn.LSTM, "forward", lambda self, inputs, hidden: (inputs, hidden))
     monkeypatch.setattr(BFloat16LSTM, "apply", lambda *arguments: called.append(arguments) or arguments[:3])
-    for size, kind, grad, ours in ((800, torch.bfloat16, True, True), (600, torch.bfloat16, True, False),
-                                   (800, torch.float32, True, False), (800, torch.bfloat16, False, False)):
+    half, full = torch.bfloat16, torch.float32
+    for size, kind, grad, frozen, ours in ((800, half, True, False, True), (600, half, True, False, False),
+                                           (800, full, True, False, False), (800, half, False, False, False),
+                                           (800, half, True, True, False)):
         called.clear()
-        lstm = LSTM(4, size, batch_first=True).to(kind)
+        lstm = LSTM(4, size, batch_first=True).to(kind).requires_grad_(not frozen)
         with torch.set_grad_enabled(grad):
             lstm(torch.zeros(1, 2, 4, dtype=kind), (torch.zeros(1, 1, size, dtype=kind),) * 2)
         assert bool(called) == ours

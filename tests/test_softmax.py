@@ -233,6 +233,27 @@ def test_fused_products_of_16_bits_are_close_in_loss_and_gradients(rows, words, 
         assert (found - expected).norm() < 0.01 * expected.norm()
 
 
+@pytest.mark.parametrize("above", [60, 68, 70, 79, 82, 87, 89, 95])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_of_any_loss_keeps_its_gradient(dtype, above):
+    """One of the many rows of a batch: its sum of exponentials, times their number, is beyond what a float holds."""
+    hidden, weight, bias, targets = large_problem(ROWS + 100, 40, 8, torch.float32)
+    with torch.no_grad():
+        bias.zero_()
+        hidden[1] = 0
+        hidden[1, 0] = above / 8
+        weight[:, 0] = 0
+        weight[3, 0] = 8
+        targets[1] = 5
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        ours = with_gradients(linear_cross_entropy(hidden, targets, weight, bias), hidden, weight, bias)
+    theirs = with_gradients(F.cross_entropy(F.linear(hidden, weight, bias), targets), hidden, weight, bias)
+    close = 1e-5 if dtype == torch.float32 else 0.02
+    # The row and the word that it is about, which the others would hide.
+    for found, expected in ((ours[1][1], theirs[1][1]), (ours[2][3], theirs[2][3]), (ours[3], theirs[3])):
+        assert (found - expected).norm() <= close * expected.norm()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_logits_far_above_the_targets_do_not_overflow(dtype):
     hidden, weight, bias, targets = large_problem(6, 40, 8, torch.float32)

@@ -482,6 +482,8 @@ RESUMED = {
     "pace": ("train_clas", {"unfreezing": "one_per_epoch", "schedule": "one_cycle", "precision": "bf16",
                             "lin_ftrs": "9", "label_smoothing": 0.1, "class_weights": "balanced"}),
     "fp16": ("finetune_lm", {"precision": "fp16", "cuda_id": None, "cl": 2, "early_stopping": True}),
+    # As on a GPU, whose LSTMs are in float16 then too.
+    "bf16 scaled": ("finetune_lm", {"precision": "bf16", "cl": 2}),
 }
 
 
@@ -489,7 +491,12 @@ RESUMED = {
 def test_stopped_again_and_again_ends_the_same(corpus, monkeypatch, variant):
     stage, flags = RESUMED[variant]
     label = variant.replace(" ", "-")
-    scales = []
+    scales, scaled = [], variant in ("fp16", "bf16 scaled")
+    if scaled:
+        scaler = torch.amp.GradScaler
+        monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: scaler(
+            device, enabled=enabled, init_scale=2.0**40 if variant == "fp16" else 2.0**120, growth_interval=3))
+        monkeypatch.setattr(training, "needs_scaling", lambda precision, device_type: True)
     if flags.get("precision") == "fp16":
         # No GPU is needed to see the loss scale through: its arithmetic is the same, only slow without one.
         pick = machine.pick_device
@@ -497,15 +504,12 @@ def test_stopped_again_and_again_ends_the_same(corpus, monkeypatch, variant):
         monkeypatch.setattr(machine, "check_precision", lambda precision, device: None)
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
         torch.backends.mkldnn.set_flags(False)
-        scaler = torch.amp.GradScaler
-        monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: scaler(
-            device, enabled=enabled, init_scale=2.0**40, growth_interval=3))
     heed, looks, wait, stops = training.Training.heed_signals, 0, 0, 0
 
     def heed_and_be_stopped(self, between_epochs=False):
         nonlocal looks
         looks += 1
-        if self.optimization.precision == "fp16":
+        if scaled:
             scales.append(self.learn.scaler.get_scale())
         if looks == wait:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -523,7 +527,7 @@ def test_stopped_again_and_again_ends_the_same(corpus, monkeypatch, variant):
             except Interrupted:
                 stops += 1
                 state = torch.load(corpus.model(stage, f"stopped-{label}") / training.CHECKPOINT, weights_only=True)
-                assert (state["scaler"] is not None) == (flags.get("precision") == "fp16")
+                assert (state["scaler"] is not None) == scaled
     finally:
         torch.backends.mkldnn.set_flags(True)
     assert stops > 4
@@ -535,8 +539,42 @@ def test_stopped_again_and_again_ends_the_same(corpus, monkeypatch, variant):
     before, after = corpus.weights(stage, f"whole-{label}"), corpus.weights(stage, f"stopped-{label}")
     assert all(torch.equal(before[name], after[name]) for name in before)
     if undisturbed:
-        # It fell while gradients overflowed and grew afterwards: a fresh one would have begun at 2^40 again.
-        assert len(set(undisturbed)) > 4 and min(undisturbed) < 2.0**40
+        # It fell while gradients overflowed, and grew: a fresh one would have begun where it began again.
+        assert len(set(undisturbed)) > 4 and min(undisturbed) < undisturbed[0] * 2
+
+
+@pytest.mark.parametrize("precision, device, scaled", [("fp16", "cuda", True), ("fp16", "cpu", True),
+                                                       ("bf16", "cuda", True), ("bf16", "cpu", False),
+                                                       ("full", "cuda", False)])
+def test_where_the_loss_is_scaled(precision, device, scaled):
+    assert training.needs_scaling(precision, device) == scaled
+
+
+def test_a_run_goes_on_with_the_random_numbers_of_its_gpu_on_another(monkeypatch):
+    """cuda:1 of four is the only one that another process sees."""
+    states = {f"cuda:{number}": torch.tensor([number], dtype=torch.uint8) for number in range(4)}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[str(device)])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({str(device): state}))
+    saved = machine.random_states(torch.device("cuda:1"))
+    drawn = torch.rand(3)
+    machine.restore_random_states(saved, torch.device("cuda:0"))
+    assert [int(state) for state in states.values()] == [1, 1, 2, 3] and torch.equal(torch.rand(3), drawn)
+    on_cpu = machine.random_states(torch.device("cpu"))
+    machine.restore_random_states(on_cpu, torch.device("cuda:3"))
+    assert int(states["cuda:3"]) == 3
+
+
+@pytest.mark.parametrize("stage", ["finetune_lm", "train_clas"])
+def test_what_the_last_update_of_an_epoch_destroyed_is_said(corpus, monkeypatch, stage):
+    """The training loss of an epoch of one update comes before it."""
+    def to_nan(self):
+        for parameter in self.learn.model.parameters():
+            parameter.data.fill_(float("nan"))
+
+    monkeypatch.setattr(training._Steps, "after_step", to_nan, raising=False)
+    more = {"bs": 64, "bptt": 2000} if stage == "finetune_lm" else {"bs": 2 * FEW}
+    with pytest.raises(UserError, match="the validation loss is not finite after 1 updates; lower --lr"):
+        corpus.run(stage, "destroyed", **more)
 
 
 # -- the command line --------------------------------------------------------------------------------------------------

@@ -61,7 +61,8 @@ class _RangeTest(LRFinder):
     def after_batch(self) -> None:
         self.losses.append(self.learn.loss.item())
         batch = self.learn.xb[0]
-        self.meter.add(batch.numel() if self.job.unit == "tokens" else len(batch), f"  loss {self.losses[-1]:.4f}")
+        self.meter.add(batch.numel() if self.job.unit == "tokens" else len(batch),
+                       lambda: f"  loss {self.losses[-1]:.4f}")
         super().after_batch()
 
     def after_fit(self) -> None:

@@ -39,10 +39,12 @@ class LSTM(nn.LSTM):
         if kind == torch.bfloat16 and inputs.device.type == "cpu" and not HAS_BFLOAT16:
             return self._in_single_precision(inputs, hidden)
         large = 4 * self.hidden_size * (self.input_size + self.hidden_size) >= LARGE
-        if not (large and kind == torch.bfloat16 and inputs.device.type == "cpu" and torch.is_grad_enabled()):
+        arguments = inputs, *hidden, self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0
+        # A frozen one has no backward pass, and torch's forward pass is right and quick.
+        backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments)
+        if not (large and backward and kind == torch.bfloat16 and inputs.device.type == "cpu"):
             return super().forward(inputs, hidden)
-        states, h, c = BFloat16LSTM.apply(inputs, *hidden, self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0,
-                                          self.bias_hh_l0)
+        states, h, c = BFloat16LSTM.apply(*arguments)
         return states, (h, c)
 
     def _in_single_precision(self, inputs: Tensor, hidden: tuple[Tensor, Tensor]) \

@@ -68,15 +68,16 @@ def set_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def random_states() -> dict:
-    """The generators that training draws from, in a form that `torch.load(weights_only=True)` accepts."""
+def random_states(device: torch.device) -> dict:
+    """The generators that training on the device draws from, in a form that `torch.load(weights_only=True)` accepts."""
     states = {"torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state_all()
+    if device.type == "cuda":
+        states["cuda"] = [torch.cuda.get_rng_state(device)]
     return states
 
 
-def restore_random_states(states: dict) -> None:
+def restore_random_states(states: dict, device: torch.device) -> None:
+    """Puts back what `random_states` returned, on whichever GPU the training goes on."""
     torch.set_rng_state(states["torch"].cpu())
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+    if states.get("cuda") and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"][0].cpu(), device)

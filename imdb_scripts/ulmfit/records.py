@@ -460,7 +460,7 @@ def refusal(stage: Callable, run_id: str, place: Path, known: dict, config: dict
     now = {name: given.fingerprint for name, given in inputs.items()}
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     paths = ", ".join(inputs[name].path if name in inputs else known["inputs"][name]["path"] for name in changed)
-    return f"{where}, but is stale: {paths} changed since; --overwrite makes it again"
+    return f"{where}, but is stale: {paths} changed since; --overwrite makes it again, --results_dir=DIR keeps both"
 
 
 def read_run(folder: Path) -> dict:

@@ -52,6 +52,9 @@ class LanguageModelValidation(Callback):
             self.correct += self.learn.loss_func.correct
             self.tokens += targets.numel()
 
+    def finite(self) -> bool:
+        return math.isfinite(self.loss_sum)
+
     def values(self) -> dict:
         loss = self.loss_sum / self.tokens
         return {"val_loss": loss, "perplexity": metrics.perplexity(loss), "accuracy": self.correct / self.tokens,
@@ -89,6 +92,9 @@ class ClassifierValidation(Callback):
     def probabilities(self) -> np.ndarray:
         """(documents, classes) float64."""
         return in_document_order(self.parts, self.loader)
+
+    def finite(self) -> bool:
+        return all(bool(part.isfinite().all()) for part in self.parts)
 
     def values(self) -> dict:
         labels = self.loader.documents.labels[self.loader.rows]
@@ -313,7 +319,7 @@ class Training:
         phase = self.phases[self.place.phase]
         self.check_finite()
         validated = self.validates()
-        values = self.validation.values() if validated else {}
+        values = self._validated() if validated else {}
         row = {"epoch": self.place.epochs, "phase": phase.name, "steps": self.place.steps,
                "train_loss": (self.loss_sum / self.loss_count).item(), **values, "seconds": round(seconds, 2)}
         self.epochs.append(row)
@@ -346,6 +352,13 @@ class Training:
             self.run.say(f"no better validation loss for {self.bad_epochs} epochs: stopped, back to epoch "
                          f"{self.best['epoch'] + 1}")
             raise CancelFitException
+
+    def _validated(self) -> dict:
+        """What the validation found. Raises UserError where the weights are no longer finite: the training loss, which
+        comes before an update, does not show what an epoch's last one did."""
+        if not self.validation.finite():
+            raise UserError(f"the validation loss is not finite after {self.place.steps} updates; lower --lr")
+        return self.validation.values()
 
     def total_epochs(self) -> int:
         """Epochs of the whole run, should nothing stop it early."""
@@ -387,8 +400,8 @@ class Training:
             "best": self.best, "bad_epochs": self.bad_epochs,
             "model": self.model.state_dict(),
             "optimizer": [dict(optimizer.opt.state[p]) for p, *_ in optimizer.all_params()],
-            "hidden": self._hidden_state(), "random": machine.random_states(),
-            "scaler": self.learn.scaler.state_dict() if self.precision == "fp16" else None,
+            "hidden": self._hidden_state(), "random": machine.random_states(self.device),
+            "scaler": self.learn.scaler.state_dict() if needs_scaling(self.precision, self.device.type) else None,
         }
         with files.replacing(self.folder / CHECKPOINT) as temporary:
             torch.save(state, temporary)
@@ -416,7 +429,7 @@ class Training:
         self._optimizer_state, self._hidden = state["optimizer"], state["hidden"]
         # Each phase has a loss scale of its own; checkpoints of earlier versions have none.
         self.scaler_state = None if self.finished_phase else state.get("scaler")
-        machine.restore_random_states(state["random"])
+        machine.restore_random_states(state["random"], self.device)
         self.run.say(f"going on after {self.place.steps} updates")
 
     def _restore_optimizer(self, states: list[dict]) -> None:
@@ -444,6 +457,15 @@ def discard_checkpoint(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def needs_scaling(precision: str, device_type: str) -> bool:
+    """Whether the loss must be scaled, so that small gradients do not vanish in 16 bits.
+
+    bfloat16 has the range of full precision. But on a GPU torch's autocast runs cuDNN's LSTMs in float16, whichever type
+    it was asked for (`_cudnn_rnn_cast_reflatten` in its AutocastRNN.cpp).
+    """
+    return precision == "fp16" or (precision == "bf16" and device_type == "cuda")
+
+
 class _MixedPrecision(MixedPrecision):
     """fastai's mixed precision, on the CPU too, whose loss scale outlives a resume.
 
@@ -462,8 +484,8 @@ class _MixedPrecision(MixedPrecision):
         # would hand weights that were cast there, cut off from their gradient, on to the chunks that train.
         self.autocast = torch.autocast(run.device.type, dtype=torch.float16 if half else torch.bfloat16,
                                        cache_enabled=False)
-        # bfloat16 has the range of full precision and needs no scaling.
-        self.learn.scaler, self.scales = torch.amp.GradScaler(run.device.type, enabled=half), []
+        scaled = needs_scaling(run.precision, run.device.type)
+        self.learn.scaler, self.scales = torch.amp.GradScaler(run.device.type, enabled=scaled), []
         if run.scaler_state is not None:
             self.learn.scaler.load_state_dict(run.scaler_state)
             run.scaler_state = None
@@ -552,8 +574,11 @@ class _Progress(Callback):
         run = self.training_run
         # Language models are measured in tokens, classifiers in documents.
         batch = self.learn.xb[0]
-        loss = f"  loss {(run.loss_sum / max(1, run.loss_count)).item():.4f}" if self.training else ""
-        self.meter.add(batch.numel() if run.unit == "tokens" else len(batch), loss)
+        self.meter.add(batch.numel() if run.unit == "tokens" else len(batch), self._loss if self.training else None)
+
+    def _loss(self) -> str:
+        run = self.training_run
+        return f"  loss {(run.loss_sum / max(1, run.loss_count)).item():.4f}"
 
 
 class Meter:
@@ -567,8 +592,11 @@ class Meter:
         self.done, self.here, self.units = done, 0, 0
         self.began = self.shown = time.monotonic()
 
-    def add(self, units: int, more: str = "") -> None:
-        """Counts a batch of so many tokens or documents; `more` is shown behind the count."""
+    def add(self, units: int, more: Callable[[], str] | None = None) -> None:
+        """Counts a batch of so many tokens or documents; `more` makes what is shown behind the count.
+
+        It is called for the lines that are printed alone: reading a number from a GPU waits for all that it was given.
+        """
         self.done += 1
         self.here += 1
         self.units += units
@@ -578,5 +606,5 @@ class Meter:
         self.shown = now
         seconds = now - self.began
         left = (self.batches - self.done) * seconds / self.here
-        print(f"  {self.what} {self.done}/{self.batches}{more}  {self.units / seconds:,.0f} {self.unit}/s  "
+        print(f"  {self.what} {self.done}/{self.batches}{more() if more else ''}  {self.units / seconds:,.0f} {self.unit}/s  "
               f"{left:.0f} s left", flush=True)
