@@ -16,9 +16,9 @@ _KEYS = ("id", "stage", "stage_version", "status", "error", "fingerprint", "conf
 
 
 def results_folder(results_dir: str | None) -> Path:
-    """The folder typed, which must exist, or the project's."""
+    """The folder typed, which must exist, or that of `names.results_folder`."""
     if results_dir is None:
-        return names.project_root() / "results"
+        return names.results_folder(None)
     return names.existing_dir(results_dir, "results_dir", "expected the folder that holds `runs`")
 
 

@@ -308,7 +308,7 @@ def lineage(flags: dict) -> Lineage:
 
     Dataset and split are read from the members' ids, as the runs need not be there yet.
     """
-    results = Path(flags["results_dir"] or names.project_root() / "results")
+    results = names.results_folder(flags["results_dir"])
     folders = sorted((names.run_folder(results, run) if "/" not in run else Path(run) for run in flags["runs"]),
                      key=lambda folder: folder.name)
     if len(folders) < 2:

@@ -70,7 +70,7 @@ def _results(steps: list) -> Path:
     if len(folders) > 1:
         raise UserError("the plan's commands write their records to different folders, "
                         f"{' and '.join(sorted(map(names.shown, folders)))}; give all of them the same --results_dir")
-    return folders.pop() if folders else names.project_root() / "results"
+    return folders.pop() if folders else names.results_folder(None)
 
 
 def _report(steps: list, ended: dict) -> None:

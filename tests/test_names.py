@@ -1,9 +1,13 @@
 """Names: no two runs share one, and no id leaves its folder."""
 
 import itertools
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
+import flow
 import pytest
 
 from ulmfit import names
@@ -194,3 +198,33 @@ def test_messages_of_a_project_with_a_space_in_its_path(tmp_path, monkeypatch):
     root = tmp_path / "my project"
     monkeypatch.setattr(names, "project_root", lambda: root)
     assert names.portable_text(f"{root}/data/imdb: no; {root}-2/x: no") == "data/imdb: no; my project-2/x: no"
+
+
+# -- where records go ----------------------------------------------------------------------------------------------
+
+def test_the_folder_of_results_is_typed_or_that_of_the_variable_or_the_projects(monkeypatch, tmp_path):
+    assert names.results_folder(None) == names.results_folder("") == ROOT / "results"
+    monkeypatch.setenv("RESULTS", "results/mine")
+    assert names.results_folder(None) == ROOT / "results" / "mine"
+    monkeypatch.setenv("RESULTS", str(tmp_path))
+    assert names.results_folder(None) == tmp_path and names.results_folder("typed") == Path("typed")
+    monkeypatch.setenv("RESULTS", "")
+    assert names.results_folder(None) == ROOT / "results"
+
+
+def test_stages_launch_and_the_analysis_go_by_the_variable(tmp_path):
+    (tmp_path / "toy").mkdir()
+    flow.write_csv(tmp_path / "toy" / "train.csv", flow.labelled_rows(30, 0))
+    stage = f"python imdb_scripts/create_toks.py --dir_path={tmp_path}/toy --workers=1"
+    env = {**os.environ, "RESULTS": str(tmp_path / "mine")}
+
+    def call(command: list[str], plan: str = "") -> str:
+        done = subprocess.run([sys.executable, *command], cwd=ROOT, env=env, input=plan, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    call(stage.split()[1:])
+    assert (tmp_path / "mine" / "runs" / "toy--create_toks--word" / "run.json").exists()
+    assert "1 runs: 1 done" in call(["sweeps/launch.py", "-", "--status"], stage)
+    assert "1 runs, " in call(["-m", "analysis", "collect"])
+    assert (tmp_path / "mine" / "tables" / "runs.csv").exists()

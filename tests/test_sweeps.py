@@ -170,6 +170,14 @@ def test_sweeps_without_pretraining(tmp_path):
         assert done.returncode == 2 and done.stdout.startswith(f"PRETRAIN=none: the rows of {name} are pretrained")
 
 
+def test_the_papers_profile_pretrains_where_fastais_weights_are_not_wanted(tmp_path):
+    place = elsewhere(tmp_path, "paper", SEEDS="0", ROWS="last")
+    kinds = stages(place.plan("table7_clas_finetuning"))
+    assert (kinds["pretrain_lm"], kinds["get_data"]) == (0, 2)  # the dataset and the weights
+    lines = place.plan("table7_clas_finetuning", WEIGHTS="")
+    assert stages(lines)["pretrain_lm"] == 1 and not any("wt103" in line for line in lines)
+
+
 def test_a_path_with_a_space_is_refused(tmp_path):
     done = elsewhere(tmp_path).sweep("table7_clas_finetuning", "--print", DATA="my data")
     assert done.returncode == 2 and done.stdout.startswith("DATA=my data: a plan is plain words")

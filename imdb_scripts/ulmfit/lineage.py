@@ -44,7 +44,7 @@ class Lineage:
     @property
     def folder(self) -> Path:
         """The folder of the record."""
-        return names.run_folder(self.flags["results_dir"] or names.project_root() / "results", self.run_id)
+        return names.run_folder(names.results_folder(self.flags["results_dir"]), self.run_id)
 
     def outputs(self) -> tuple[Path, ...]:
         """Every place that this run fills and another may read."""

@@ -192,6 +192,12 @@ def run_id(dataset: str, stage: str, *fields: str) -> str:
     return SEPARATOR.join((dataset, stage, *fields))
 
 
+def results_folder(results_dir: Path | str | None) -> Path:
+    """The folder typed; without one what the variable RESULTS holds, which the sweeps read too (relative to the
+    project), else the project's `results`."""
+    return Path(results_dir) if results_dir else project_root() / (os.environ.get("RESULTS") or "results")
+
+
 def run_folder(results_dir: Path | str, run: str) -> Path:
     return Path(results_dir) / "runs" / run
 

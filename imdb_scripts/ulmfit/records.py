@@ -352,7 +352,7 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     other inputs, or while another process makes it.
     """
     overwrite, quiet, name = flags["overwrite"], flags["quiet"], stage.__name__
-    folder = names.run_folder(flags["results_dir"] or names.project_root() / "results", run_id)
+    folder = names.run_folder(names.results_folder(flags["results_dir"]), run_id)
     config = {**config_of(stage, flags), **(resolved or {})}
     mark = fingerprint(name, config, inputs)
     locks = [_locked(folder, run_id)]
