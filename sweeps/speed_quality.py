@@ -212,14 +212,14 @@ def markdown(rows: list[dict], folder: Path) -> str:
     """A line a model; ours relative to stock of the same seed, and classifiers of all seeds together."""
     rows = list(map(_as_text, rows))
     lines = [f"One epoch of {TOKENS:,} tokens of IMDb, 30,000 words, emb {SIZES['emb_sz']}, hidden {SIZES['n_hid']}, "
-             f"{SIZES['n_layers']} layers; {VAL_REVIEWS:,} validation reviews, full softmax in single precision. Minutes of "
-             f"ours hold the validation, those of stock training alone.", "",
-             "| seed | language model | validation perplexity | against stock | minutes |", "|---|---|---|---|---|",
+             f"{SIZES['n_layers']} layers; {VAL_REVIEWS:,} validation reviews, full softmax in single precision. How long each "
+             "took is in speed.md: what ran beside these differs from row to row.", "",
+             "| seed | language model | validation perplexity | against stock |", "|---|---|---|---|",
              *_lines(rows, [STOCK, *OURS], "perplexity", lambda ours, theirs: f"{100 * (ours / theirs - 1):+.2f}%")]
     if any(row["whose"] == STOCK_CLAS for row in rows):
         lines += ["", f"Classifiers from the seed's language model in {LM_OF_CLAS}, all groups, {CLAS_EPOCHS} epochs over "
                   "the same reviews.", "",
-                  "| seed | classifier | validation error % | against stock | minutes |", "|---|---|---|---|---|",
+                  "| seed | classifier | validation error % | against stock |", "|---|---|---|---|",
                   *_lines(rows, [STOCK_CLAS, *OURS_CLAS], "error", lambda ours, theirs: f"{ours - theirs:+.2f}")]
     lines.append("")
     of_stock = {row["seed"] for row in rows if row["whose"] == STOCK_CLAS}
@@ -241,7 +241,7 @@ def _lines(rows: list[dict], whose: list[str], measure: str, compare: Callable[[
     return [f"| {row['seed']} | {row['whose']} | {float(row[measure]):.2f} | "
             + (compare(float(row[measure]), of_stock[row["seed"]])
                if row["whose"] != whose[0] and row["seed"] in of_stock else "")
-            + f" | {float(row['minutes']):.1f} |" for row in rows if row["whose"] in whose]
+            + " |" for row in rows if row["whose"] in whose]
 
 
 def _as_text(row: dict) -> dict:
