@@ -139,7 +139,7 @@ def lm_stock(sizes: dict) -> dict:
 # -- classifier --------------------------------------------------------------------------------------------------------
 
 def clas_ours(sizes: dict) -> dict:
-    """Documents of training a second; with `predict`, of evaluation. Padding is no token."""
+    """Documents of training a second; with `predict`, of evaluation."""
     import torch
     from ulmfit import hyperparameters, loaders, models, phases, training, vocab
 
@@ -168,6 +168,7 @@ def clas_ours(sizes: dict) -> dict:
 
 
 def _rate(documents: list[np.ndarray], seconds: float) -> dict:
+    """Documents a second, and what they hold on average, without padding."""
     return {"rate": len(documents) / seconds, "tokens_a_document": sum(map(len, documents)) / len(documents)}
 
 

@@ -212,8 +212,8 @@ def markdown(rows: list[dict], folder: Path) -> str:
     """A line a model; ours relative to stock of the same seed, and classifiers of all seeds together."""
     rows = list(map(_as_text, rows))
     lines = [f"One epoch of {TOKENS:,} tokens of IMDb, 30,000 words, emb {SIZES['emb_sz']}, hidden {SIZES['n_hid']}, "
-             f"{SIZES['n_layers']} layers; {VAL_REVIEWS:,} validation reviews, full softmax in single precision. How long each "
-             "took is in speed.md: what ran beside these differs from row to row.", "",
+             f"{SIZES['n_layers']} layers; {VAL_REVIEWS:,} validation reviews, full softmax in single precision. How long "
+             "each took is in speed.md: what ran beside these differs from row to row.", "",
              "| seed | language model | validation perplexity | against stock |", "|---|---|---|---|",
              *_lines(rows, [STOCK, *OURS], "perplexity", lambda ours, theirs: f"{100 * (ours / theirs - 1):+.2f}%")]
     if any(row["whose"] == STOCK_CLAS for row in rows):

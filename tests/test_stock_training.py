@@ -1,17 +1,21 @@
 """Whole updates of a classifier against fastai's own Learner: loss, regularization, optimizer, schedule, order of
 random numbers."""
 
+import sys
 from functools import partial
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
 from fastai.text.all import AWD_LSTM, Adam, DataLoaders, L, awd_lstm_clas_config, text_classifier_learner
 
+from conftest import ROOT
 from ulmfit import loaders, models, phases, training
 from ulmfit.hyperparameters import Optimization
 from ulmfit.schedules import ScheduleFlags
+
+sys.path.insert(0, str(ROOT / "sweeps"))
+
+from speed_measure import NoRun  # noqa: E402
 
 SIZES, WORDS, BPTT, MAX_LEN, LR = {"emb_sz": 8, "n_hid": 12, "n_layers": 2}, 60, 10, 30, 2e-3
 
@@ -38,16 +42,6 @@ class StockBatches:
 
     def __iter__(self):
         return iter([(ids, labels) for ids, _, labels in self.batches])
-
-
-class NoRun(SimpleNamespace):
-    """Stands for a run's record."""
-
-    artefact = folder = Path(".")
-    quiet, resumed, id = True, False, "none"
-
-    def use_precision(self, precision: str, device: torch.device) -> str:
-        return precision
 
 
 def test_ten_updates_are_those_of_fastais_learner(monkeypatch):

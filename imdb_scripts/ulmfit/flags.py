@@ -191,7 +191,8 @@ FLAGS: dict[str, Flag] = {
     "workers": Flag("int", RUN, "processes; without it, one a core", low=1, result=False),
     "track": Flag("choice", RUN, "a tracker that gets losses, rates and metrics too, in results/tracking", result=False,
                   choices=("none", "tensorboard", "wandb", "mlflow")),
-    "results_dir": Flag("path", RUN, "where run records are written; without it $RESULTS, else `results`", result=False),
+    "results_dir": Flag("path", RUN, "where run records are written; without it $RESULTS, else `results`",
+                        result=False),
     "overwrite": Flag("bool", RUN, "replace a run of the same name that had other flags or inputs", result=False),
     "quiet": Flag("bool", RUN, "print only the result", result=False),
     # analysis

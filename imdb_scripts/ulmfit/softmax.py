@@ -24,7 +24,7 @@ WORDS, COLUMNS = 256, 32
 # Rows whose logits fit in the cache.
 ROWS, VALIDATION_ROWS = 512, 256
 # A sum of exponentials that still is precise, times the rows of any batch, in single precision and bfloat16.
-LARGE = 1e30
+LARGEST_SUM = 1e30
 # Sums of 16 bits are rounded to 16 bits: so many partial ones keep the sum of a row precise.
 PARTS = 16
 
@@ -128,8 +128,8 @@ class FusedSoftmax(torch.autograd.Function):
     gradient by the logits e / s less one at the target. Dividing by s is left to the small matrices:
     dhidden = (e @ weight) / s, dweight = e.T @ (hidden / s). The shift and the bias are columns of the product, in two
     parts each, as 16 bits alone would be too coarse. The shift is the target's logit: s is then at least 1 and the
-    loss is log(s). A row whose largest logit lies far above it (s beyond `LARGE`, e^69) is done again, with the largest
-    logit as its shift: s would overflow from e^88 on, and s times the rows of a batch before.
+    loss is log(s). A row whose largest logit lies far above it (s beyond `LARGEST_SUM`, e^69) is done again, with the
+    largest logit as its shift: s would overflow from e^88 on, and s times the rows of a batch before.
     """
 
     @staticmethod
@@ -191,7 +191,7 @@ def _loss_and_gradients(hidden: Tensor, weight: Tensor, bias: Tensor | None, tar
         terms = e[:piece.stop - begin]
         total = _exponentials(left[piece], across, terms)
         row_loss[piece] = total.log()
-        if not (total < LARGE).all():
+        if not (total < LARGEST_SUM).all():
             torch.mm(left[piece], across, out=terms)
             above = terms.amax(1).to(target_logits.dtype).clamp(min=0)
             left[piece, shift] = -_two_parts(target_logits[piece] + above, dtype)

@@ -4,12 +4,11 @@
     val,train:35,8a1f0c3b77de
 
 Twelve hex digits of `corpus.text_hash`: two texts of a million have the same by chance once in 500 times, and IMDb's
-100,000 documents take 1 MB.
+100,000 documents take 0.9 MB (gzip: 1.05, and no sooner).
 """
 
+import bz2
 import csv
-import gzip
-import io
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, Iterator, NamedTuple
@@ -17,7 +16,7 @@ from typing import Callable, Iterator, NamedTuple
 from . import files
 from .errors import UserError
 
-FILE = "documents.csv.gz"
+FILE = "documents.csv.bz2"
 DIGITS = 12
 _HEADER = ["split", "document", "hash"]
 
@@ -32,9 +31,7 @@ class TextHash(NamedTuple):
 def writing(path: Path) -> Iterator[Callable[[str, str, str], None]]:
     """Yields what writes (split, document, hash); the file is there whole after a clean exit, or not at all."""
     with files.replacing(path) as temporary:
-        # Without name and time, so that the same documents are the same bytes.
-        with open(temporary, "wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed, \
-                io.TextIOWrapper(packed, encoding="utf-8", newline="") as text:
+        with bz2.open(temporary, "wt", encoding="utf-8", newline="") as text:
             rows = csv.writer(text, lineterminator="\n")
             rows.writerow(_HEADER)
             yield lambda split, document, mark: rows.writerow([split, document, mark[:DIGITS]])
@@ -43,7 +40,7 @@ def writing(path: Path) -> Iterator[Callable[[str, str, str], None]]:
 def read(path: Path) -> list[TextHash]:
     """Reads what `writing` wrote. Raises UserError when it is cut off or another file."""
     try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="") as text:
+        with bz2.open(path, "rt", encoding="utf-8", newline="") as text:
             header, *rows = csv.reader(text, strict=True)
     except (OSError, EOFError, ValueError, csv.Error) as error:
         raise UserError(f"{path} is not readable ({error}); make its run again with --overwrite") from error

@@ -460,8 +460,8 @@ def discard_checkpoint(folder: Path) -> None:
 def needs_scaling(precision: str, device_type: str) -> bool:
     """Whether the loss must be scaled, so that small gradients do not vanish in 16 bits.
 
-    bfloat16 has the range of full precision. But on a GPU torch's autocast runs cuDNN's LSTMs in float16, whichever type
-    it was asked for (`_cudnn_rnn_cast_reflatten` in its AutocastRNN.cpp).
+    bfloat16 has the range of full precision. But on a GPU torch's autocast runs cuDNN's LSTMs in float16, whichever
+    type it was asked for (`_cudnn_rnn_cast_reflatten` in its AutocastRNN.cpp).
     """
     return precision == "fp16" or (precision == "bf16" and device_type == "cuda")
 
@@ -606,5 +606,5 @@ class Meter:
         self.shown = now
         seconds = now - self.began
         left = (self.batches - self.done) * seconds / self.here
-        print(f"  {self.what} {self.done}/{self.batches}{more() if more else ''}  {self.units / seconds:,.0f} {self.unit}/s  "
-              f"{left:.0f} s left", flush=True)
+        print(f"  {self.what} {self.done}/{self.batches}{more() if more else ''}  {self.units / seconds:,.0f} "
+              f"{self.unit}/s  {left:.0f} s left", flush=True)
