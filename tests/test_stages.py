@@ -3,6 +3,7 @@
 What the command line adds nothing to is called in this process, which saves importing torch each time.
 """
 
+import bz2
 import csv
 import gzip
 import json
@@ -31,6 +32,7 @@ LM, CLAS = "lm--{}--word--default--all--s0", "clas--{}--word--default--all--s0"
 LM_RUN, CLAS_RUN = ("imdb--{}--{{}}--word--default--all--s0".format(stage) for stage in ("finetune_lm", "train_clas"))
 EVAL_RUN = "imdb--eval_clas--{}--word--default--all--s0--{}"
 HELD_OUT = 12
+UNPACKED = {".gz": gzip.decompress, ".bz2": bz2.decompress}
 LEARNED = {"cl": 14, "lr": 0.02, "dropmult": 0.2}
 
 
@@ -677,7 +679,7 @@ def test_records_hold_neither_text_nor_outside_paths(world):
     for path in sorted((world.results / "runs").rglob("*")):
         if path.is_file():
             content = path.read_bytes()
-            texts[path] = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+            texts[path] = UNPACKED.get(path.suffix, bytes)(content).decode()
     assert len(texts) > 50
     for path, text in texts.items():
         for secret in (MARK, str(world.base), str(ROOT), "brilliant"):
