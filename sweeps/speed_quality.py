@@ -4,11 +4,12 @@ Language models from random weights, one epoch of fastai's `fit_one_cycle` over 
 validation by the full softmax in single precision, on 5,000 reviews of the training split that nothing else reads.
 Classifiers from a seed's language model in full precision, all groups, two epochs of `fit_one_cycle` over the same
 reviews.
-What is done is kept in results/tables/speed_quality.csv, a row a model, and not done again. Called by
-sweeps/speed_quality.sh.
+What is done is kept in results/tables/speed_quality.csv, a row a model, and not done again; which reviews a classifier
+got wrong is in speed_quality_wrong.csv. Called by sweeps/speed_quality.sh.
 """
 
 import argparse
+import base64
 import csv
 import shutil
 import subprocess
@@ -43,6 +44,7 @@ STOCK, STOCK_CLAS = "stock", "stock classifier"
 WHOSE = [STOCK, *OURS, STOCK_CLAS, *OURS_CLAS]
 COLUMNS = ("whose", "seed", "tokens", "val_loss", "perplexity", "error", "minutes", "commit")
 TABLE = ROOT / "results" / "tables" / "speed_quality.csv"
+WRONG = TABLE.with_name("speed_quality_wrong.csv")
 
 
 def prepare(source: Path, folder: Path) -> None:
@@ -93,7 +95,18 @@ def ours(folder: Path, seed: int, whose: str) -> dict:
     return {**record["metrics"]["last"], "minutes": record["wall_seconds"] / 60}
 
 
+def lm_of_clas(folder: Path, seed: int) -> str:
+    """The name of the seed's language model; it is trained here when another machine measured it."""
+    from ulmfit import weights
+
+    name = names.lm_name(False, False, lm_id(LM_OF_CLAS), "quality", seed)
+    if not (DataFolder(folder).model(name) / weights.WEIGHTS).exists():
+        ours(folder, seed, LM_OF_CLAS)
+    return name
+
+
 def ours_clas(folder: Path, seed: int, whose: str) -> dict:
+    lm_of_clas(folder, seed)
     clas_id = lm_id(whose)
     command("train_clas", folder, f"--lm_id={lm_id(LM_OF_CLAS)}", "--lm_train_file_id=quality",
             "--train_file_id=quality", f"--clas_id={clas_id}", f"--seed={seed}", "--startat=2", f"--cl={CLAS_EPOCHS}",
@@ -101,8 +114,8 @@ def ours_clas(folder: Path, seed: int, whose: str) -> dict:
     name = names.clas_name(False, False, "", clas_id, "quality", seed)
     record = record_of(folder, "train_clas", name)
     predicted = predictions.read(names.run_folder(folder / "results", record["id"]) / "predictions.csv")
-    keep_wrong(folder, whose, seed, predicted.probabilities.argmax(1) != predicted.label_indices())
-    return {**record["metrics"]["last"], "minutes": record["wall_seconds"] / 60}
+    return {**record["metrics"]["last"], "minutes": record["wall_seconds"] / 60,
+            "wrong": predicted.probabilities.argmax(1) != predicted.label_indices()}
 
 
 def stock(folder: Path, seed: int, whose: str) -> dict:
@@ -157,8 +170,7 @@ def stock_clas(folder: Path, seed: int, whose: str) -> dict:
                                     seq_len=CLAS_BPTT, drop_mult=CLAS_DROPMULT, wd=0.0, opt_func=partial(Adam, eps=1e-5),
                                     loss_func=torch.nn.functional.cross_entropy)
     source = models.language_model(len(words), **SIZES, dropmult=1.0)
-    name = names.lm_name(False, False, lm_id(LM_OF_CLAS), "quality", seed)
-    weights.load_whole(source, data.model(name) / weights.WEIGHTS)
+    weights.load_whole(source, data.model(lm_of_clas(folder, seed)) / weights.WEIGHTS)
     learn.model[0].module.load_state_dict(source[0].state_dict())
     learn.unfreeze()
     began = time.monotonic()
@@ -167,18 +179,8 @@ def stock_clas(folder: Path, seed: int, whose: str) -> dict:
         minutes = (time.monotonic() - began) / 60
         scores, labels = learn.get_preds(dl=dls.valid, act=torch.nn.Identity())
     wrong = (scores.argmax(1) != labels).numpy()
-    keep_wrong(folder, whose, seed, wrong)
     loss = float(torch.nn.functional.cross_entropy(scores.as_subclass(torch.Tensor), labels.as_subclass(torch.Tensor)))
-    return {"val_loss": loss, "error": 100 * float(wrong.mean()), "minutes": minutes}
-
-
-def wrong_file(folder: Path, whose: str, seed: int) -> Path:
-    return folder / "results" / f"wrong_{lm_id(whose)}_s{seed}.npy"
-
-
-def keep_wrong(folder: Path, whose: str, seed: int, wrong: np.ndarray) -> None:
-    """Which validation reviews a classifier got wrong, (VAL_REVIEWS,), in the order of val.csv."""
-    np.save(wrong_file(folder, whose, seed), wrong)
+    return {"val_loss": loss, "error": 100 * float(wrong.mean()), "minutes": minutes, "wrong": wrong}
 
 
 def _no_validation():
@@ -191,24 +193,42 @@ def _no_validation():
     return NoValidation()
 
 
-def kept() -> list[dict]:
-    if not TABLE.exists():
+def kept(table: Path = TABLE) -> list[dict]:
+    if not table.exists():
         return []
-    with open(TABLE, encoding="utf-8", newline="") as file:
+    with open(table, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def keep(row: dict, folder: Path) -> None:
+def keep(row: dict) -> None:
+    """Adds a row to the table, and what its classifier got wrong, (VAL_REVIEWS,) in the order of val.csv, to the other
+    file first: a row of the table says that the model is done."""
     TABLE.parent.mkdir(parents=True, exist_ok=True)
-    rows = sorted([*kept(), row], key=lambda row: (int(row["seed"]), WHOSE.index(row["whose"])))
-    with files.replacing(TABLE) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    if "wrong" in row:
+        packed = base64.b64encode(np.packbits(row["wrong"])).decode()
+        _add({**row, "wrong": packed}, WRONG, ("whose", "seed", "wrong"))
+    files.write_text(TABLE.with_suffix(".md"), markdown(_add(row, TABLE, COLUMNS)))
+
+
+def _add(row: dict, table: Path, columns: tuple[str, ...]) -> list[dict]:
+    """All rows, this one in the place of an older one of its model."""
+    others = [other for other in kept(table) if (other["whose"], int(other["seed"])) != (row["whose"], row["seed"])]
+    rows = sorted([*others, row], key=lambda row: (int(row["seed"]), WHOSE.index(row["whose"])))
+    with files.replacing(table) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    files.write_text(TABLE.with_suffix(".md"), markdown(rows, folder))
+    return rows
 
 
-def markdown(rows: list[dict], folder: Path) -> str:
+def wrong_reviews(whose: str, seeds: list[str]) -> np.ndarray:
+    """(VAL_REVIEWS, seeds) of 0 and 1."""
+    packed = {(row["whose"], row["seed"]): row["wrong"] for row in kept(WRONG)}
+    return np.stack([np.unpackbits(np.frombuffer(base64.b64decode(packed[whose, seed]), dtype=np.uint8),
+                                   count=VAL_REVIEWS) for seed in seeds], axis=1).astype(int)
+
+
+def markdown(rows: list[dict]) -> str:
     """A line a model; ours relative to stock of the same seed, and classifiers of all seeds together."""
     rows = list(map(_as_text, rows))
     lines = [f"One epoch of {TOKENS:,} tokens of IMDb, 30,000 words, emb {SIZES['emb_sz']}, hidden {SIZES['n_hid']}, "
@@ -224,11 +244,10 @@ def markdown(rows: list[dict], folder: Path) -> str:
     lines.append("")
     of_stock = {row["seed"] for row in rows if row["whose"] == STOCK_CLAS}
     for whose in OURS_CLAS:
-        seeds = [int(row["seed"]) for row in rows if row["whose"] == whose and row["seed"] in of_stock]
+        seeds = [row["seed"] for row in rows if row["whose"] == whose and row["seed"] in of_stock]
         if not seeds:
             continue
-        wrong, reference = (np.stack([np.load(wrong_file(folder, each, seed)) for seed in seeds], 1).astype(int)
-                            for each in (whose, STOCK_CLAS))
+        wrong, reference = wrong_reviews(whose, seeds), wrong_reviews(STOCK_CLAS, seeds)
         bounds = statistics.difference_interval(wrong, reference)
         lines.append(f"{whose} less {STOCK_CLAS}, {len(seeds)} seeds: {100 * (wrong - reference).mean():+.2f} points, "
                      f"95% interval over documents and seeds {bounds.low:+.2f} to {bounds.high:+.2f}.")
@@ -270,7 +289,7 @@ def main() -> None:
             found = measure(Path(given.data), seed, whose)
             commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
             keep({**found, "whose": whose, "seed": seed, "tokens": TOKENS, "minutes": round(found["minutes"], 2),
-                  "commit": commit.stdout.strip()}, Path(given.data))
+                  "commit": commit.stdout.strip()})
             what = f"perplexity {found['perplexity']:.2f}" if "perplexity" in found else f"error {found['error']:.2f}%"
             print(f"seed {seed}, {whose}: {what}, {found['minutes']:.1f} min", flush=True)
 
