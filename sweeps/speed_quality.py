@@ -193,7 +193,7 @@ def _no_validation():
     return NoValidation()
 
 
-def kept(table: Path = TABLE) -> list[dict]:
+def kept(table: Path) -> list[dict]:
     if not table.exists():
         return []
     with open(table, encoding="utf-8", newline="") as file:
@@ -281,7 +281,7 @@ def main() -> None:
     prepare(Path(given.source), Path(given.data))
     for seed in given.seeds:
         for whose in given.whose:
-            if any(row["whose"] == whose and int(row["seed"]) == seed for row in kept()):
+            if any(row["whose"] == whose and int(row["seed"]) == seed for row in kept(TABLE)):
                 print(f"seed {seed}, {whose}: already measured", flush=True)
                 continue
             measure = stock if whose == STOCK else ours if whose in OURS else stock_clas if whose == STOCK_CLAS else \

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import flow
+import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -13,6 +14,7 @@ sys.path.insert(0, str(ROOT / "sweeps"))
 
 import speed  # noqa: E402
 import speed_measure  # noqa: E402
+import speed_quality  # noqa: E402
 
 MODEL = {"emb_sz": 6, "n_hid": 10, "n_layers": 2}
 MADE_UP = {"words": 60, "length": 40, "documents": 12, "model": MODEL, "bs": 4, "threads": 1, "batches": 2}
@@ -105,3 +107,23 @@ def test_without_ids_it_says_what_to_run(tmp_path):
                           capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == f"speed: {tmp_path} has no ids; run get_data, create_toks and tok2id --max_vocab=30000 first\n"
+
+
+def test_quality_is_kept_a_row_a_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed_quality, "TABLE", tmp_path / "tables" / "quality.csv")
+    monkeypatch.setattr(speed_quality, "WRONG", tmp_path / "tables" / "wrong.csv")
+    generator = np.random.default_rng(0)
+    wrong = {(whose, seed): generator.random(speed_quality.VAL_REVIEWS) < rate for seed in (0, 1)
+             for whose, rate in (("classifier, full precision", 0.13), ("stock classifier", 0.12))}
+    for (whose, seed), of_one in [*wrong.items(), *wrong.items()]:
+        speed_quality.keep({"whose": whose, "seed": seed, "tokens": 9, "error": 100 * of_one.mean(), "wrong": of_one})
+    rows = speed_quality.kept(speed_quality.TABLE)
+    assert [(row["whose"], row["seed"]) for row in rows] == [
+        (whose, seed) for seed in "01" for whose in ("stock classifier", "classifier, full precision")]
+    assert "wrong" not in rows[0]
+    for (whose, seed), of_one in wrong.items():
+        assert (speed_quality.wrong_reviews(whose, [str(seed)])[:, 0] == of_one).all()
+    difference = 50 * sum(wrong["classifier, full precision", seed].mean() - wrong["stock classifier", seed].mean()
+                          for seed in (0, 1))
+    shown = (tmp_path / "tables" / "quality.md").read_text()
+    assert f"classifier, full precision less stock classifier, 2 seeds: {difference:+.2f} points, 95% interval" in shown
