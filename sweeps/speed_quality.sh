@@ -2,6 +2,7 @@
 # Whether speed costs quality: validation perplexity after 2 million tokens of IMDb, stock fastai and ours, seed by seed.
 #     bash sweeps/speed_quality.sh            writes results/tables/speed_quality.csv and .md; called again, it goes on
 #     SOURCE=data/imdb SEEDS="0 1 2" bash sweeps/speed_quality.sh --whose stock bfloat16
+#     SEEDS="3 4 5" bash sweeps/speed_quality.sh --whose "stock classifier" "classifier, full precision"    more classifiers
 # On 2 cores some 20 minutes a seed with AMX, of which stock takes 11, and the classifiers as long again; twice that
 # without it. Trains 2 million tokens a model and has no GPU path.
 set -euo pipefail
