@@ -109,8 +109,9 @@ def ours_clas(folder: Path, seed: int, whose: str) -> dict:
     lm_of_clas(folder, seed)
     clas_id = lm_id(whose)
     command("train_clas", folder, f"--lm_id={lm_id(LM_OF_CLAS)}", "--lm_train_file_id=quality",
-            f"--lm_seed={seed % LM_SEEDS}", "--train_file_id=quality", f"--clas_id={clas_id}", f"--seed={seed}", "--startat=2", f"--cl={CLAS_EPOCHS}",
-            *ONE_CYCLE, f"--lr={CLAS_LR}", f"--bs={2 * CLAS_BS}", f"--bptt={CLAS_BPTT}", f"--dropmult={CLAS_DROPMULT}", *OURS_CLAS[whose])
+            f"--lm_seed={seed % LM_SEEDS}", "--train_file_id=quality", f"--clas_id={clas_id}", f"--seed={seed}",
+            "--startat=2", f"--cl={CLAS_EPOCHS}", *ONE_CYCLE, f"--lr={CLAS_LR}", f"--bs={2 * CLAS_BS}",
+            f"--bptt={CLAS_BPTT}", f"--dropmult={CLAS_DROPMULT}", *OURS_CLAS[whose])
     name = names.clas_name(False, False, "", clas_id, "quality", seed)
     record = record_of(folder, "train_clas", name)
     predicted = predictions.read(names.run_folder(folder / "results", record["id"]) / "predictions.csv")
