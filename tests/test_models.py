@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from fastai.losses import CrossEntropyLossFlat
+from fastai.text.data import TensorText, pad_input_chunk
 from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_clas_config, awd_lstm_lm_config
 from fastai.text.models.core import get_language_model, get_text_classifier, masked_concat_pool
 
@@ -86,6 +87,22 @@ def test_classifier_equals_stock_on_whole_chunks(lengths, max_len, dropmult, tra
     assert any(gradient.abs().sum() > 0 for gradient in found[0][2].values())
     for name, gradient in found[0][2].items():
         torch.testing.assert_close(gradient, found[1][2][name], rtol=0, atol=tolerance)
+
+
+def test_stocks_own_layout_gives_the_same_but_for_documents_that_it_cuts_short():
+    # Two rows have words in the last chunk, the first and the last one. fastai runs as many rows from the top, which
+    # are the first and the second one, and the last document ends in zeros.
+    texts = documents([3 * BPTT + 1, 3 * BPTT - 1, 3 * BPTT - 2, 2 * BPTT + 1])
+    ours = our_classifier().eval()
+    stock = get_text_classifier(AWD_LSTM, VOCAB, CLASSES, seq_len=BPTT, config={**awd_lstm_clas_config, **SIZES},
+                                drop_mult=0.0, lin_ftrs=[50], ps=[0.1], max_len=4 * BPTT).eval()
+    stock.load_state_dict(ours.state_dict())
+    padded = pad_input_chunk([(TensorText(text), 0) for text in texts], seq_len=BPTT)
+    with torch.no_grad():
+        found = stock(torch.stack([torch.Tensor(ids).long() for ids, _ in padded]))[0]
+        expected = logits_of(ours, texts)
+    difference = (found - expected).abs().amax(dim=1)
+    assert (difference[:3] < 1e-5).all() and difference[3] > 1e-3
 
 
 @pytest.mark.parametrize("max_len", [7, 14, 28, 30, 1400])
