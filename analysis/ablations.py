@@ -1,18 +1,22 @@
 """Tables of the user's own sweeps: what varies is named, what stays constant is shown, nothing else may vary."""
 
 from collections import defaultdict
+from typing import Sequence
 
 from ulmfit.corpus import shortened
 from ulmfit.errors import UsageError, UserError
 
-from .comparison import Block, entry_of
+from .comparison import Block, counted, entry_of
 from .selection import check_names
 from .settings import Result
 from .study import Study, shown_value
 
 
-def blocks(study: Study, results: list[Result], by: list[str]) -> list[Block]:
+def blocks(study: Study, results: list[Result], by: list[str], broken: Sequence[tuple[Result, str]] = ()) \
+        -> list[Block]:
     """A block a dataset, a row for each combination of the flags `by`; the one at the defaults is the reference.
+
+    broken: results that do not stand, with why; their rows say so, and are there without any other.
 
     Raises UserError when results that would stand in one row differ in a flag that is not in `by`.
     """
@@ -23,6 +27,10 @@ def blocks(study: Study, results: list[Result], by: list[str]) -> list[Block]:
     for result in results:
         row = tuple((flag, shown_value(result.value(flag))) for flag in by)
         by_dataset[result.dataset][row].append(result)
+    problems: dict[str, dict[tuple, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for result, problem in broken:
+        row = tuple((flag, shown_value(result.value(flag))) for flag in by)
+        problems[result.dataset][row].append(problem.split(":")[0])
     study.outcomes.prefetch(run.folder for result in results for run in (result.val, result.test) if run is not None)
     found = []
     for dataset, rows in sorted(by_dataset.items()):
@@ -32,10 +40,13 @@ def blocks(study: Study, results: list[Result], by: list[str]) -> list[Block]:
         flags = list(dict.fromkeys(flag for result in every for flag in result.setting if flag not in by))
         varying = [flag for flag in flags if len({repr(result.setting.get(flag)) for result in every}) > 1]
         constant = {flag: every[0].setting[flag] for flag in flags if flag not in varying}
-        ordered = sorted(rows.items(), key=lambda item: [_sortable(value) for _, value in item[0]])
-        default = next((row for row, members in ordered if not set(by) & set(members[0].setting)), ordered[0][0])
+        there = {**{row: [] for row in problems[dataset]}, **rows}
+        ordered = sorted(there.items(), key=lambda item: [_sortable(value) for _, value in item[0]])
+        default = next((row for row, members in ordered if members and not set(by) & set(members[0].setting)),
+                       next(row for row, members in ordered if members))
         entries = [entry_of(", ".join(f"{flag}={value}" for flag, value in row), members, study.outcomes,
-                            reference=row == default) for row, members in ordered]
+                            reference=row == default, note=counted(problems[dataset].get(row, ())))
+                   for row, members in ordered]
         notes = [f"From row to row these differ too: {', '.join(varying)}."] if varying else []
         found.append(Block("ablation", dataset, entries, constant, notes, corpus=every[0].corpus))
     return found

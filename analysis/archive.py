@@ -212,6 +212,7 @@ def _is_of(role: str, given: dict, parent: Run) -> bool:
 def load(results_dir: str | Path | None) -> Archive:
     """Reads every run.json below results_dir/runs; what is none is named in `unreadable`."""
     archive = Archive(results_folder(None if results_dir is None else str(results_dir)))
+    elsewhere: list[Run] = []
     top = archive.folder / "runs"
     # Names and not paths are sorted: thousands of paths take longer to compare than to read.
     for name in sorted(entry.name for entry in os.scandir(top) if entry.is_dir()) if top.is_dir() else ():
@@ -231,9 +232,14 @@ def load(results_dir: str | Path | None) -> Archive:
             archive.unreadable.append(f"unreadable: {folder} holds no record that this version knows "
                                       f"({type(error).__name__}: {error})")
             continue
-        if record["id"] in archive.runs:
-            archive.unreadable.append(f"unreadable: {folder} holds the record of {record['id']}, which has a folder of "
+        if name == record["id"]:
+            archive.runs[name] = Run(folder, record)
+        else:
+            elsewhere.append(Run(folder, record))
+    # A copy that someone kept beside a run must not stand for it, whatever it is called.
+    for run in elsewhere:
+        if archive.runs.setdefault(run.id, run) is not run:
+            archive.unreadable.append(f"unreadable: {run.folder} holds the record of {run.id}, which has a folder of "
                                       f"its own")
-            continue
-        archive.runs[record["id"]] = Run(folder, record)
+    archive.runs = dict(sorted(archive.runs.items()))
     return archive

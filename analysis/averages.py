@@ -28,8 +28,11 @@ def average_entry(name: str, members: list[list[Result]], study: Study, **facts)
     different documents or classes.
     """
     entry = Entry(name, **facts)
-    by_seed = [{seed_key(result, results): result for result in results} for results in members]
+    # One kind of key for all members: where one has several runs of a classifier's seed, all seeds tell them apart.
+    several = any(seed_key(result, results) != result.seed for results in members for result in results)
+    by_seed = [{result.seeds if several else result.seed: result for result in results} for results in members]
     for seed in [seed for seed in by_seed[0] if all(seed in others for others in by_seed[1:])] if by_seed else ():
+        entry.all_seeds[seed] = by_seed[0][seed].seeds
         for split in SPLITS:
             runs = [member[seed].of(split) for member in by_seed]
             if any(run is None for run in runs):
@@ -159,8 +162,8 @@ def tables2_3_blocks(study: Study, results: list[Result]) -> list[Block]:
         entries += [entry_of(f"{ulmfit_name}, {way}", side, study.outcomes, reference=bool(side) and not both)
                     for way, side in zip(BOTH, sides) if side or pretrained]
         if both or pretrained:
-            entries.append(average_entry(f"{ulmfit_name}, averaged", sides, study, paper=ULMFIT_TEST.get(corpus),
-                                         reference=both))
+            entries.append(average_entry(f"{ulmfit_name}, averaged", sides, study, reference=both,
+                                         paper=ULMFIT_TEST.get(corpus) if pretrained else None))
         blocks.append(Block("tables2_3", dataset, entries, _constant(group, _is_direction), notes, main_split="test",
                             corpus=corpus, constant_in="row of ULMFiT"))
     return blocks

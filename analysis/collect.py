@@ -56,6 +56,8 @@ def collect(results_dir: str | None = None, output: str | None = None, quiet: bo
     for path in paths:
         if path.suffix not in (".csv", ".parquet"):
             raise UserError(f"--output={path}: its name must end with .csv or .parquet")
+        if path.is_dir():
+            raise UserError(f"--output={path} is a folder; name a file")
     frame = frame_of(runs)
     for path in paths:
         with files.replacing(path) as temporary:

@@ -3,6 +3,7 @@
 What they need is imported when they run: scipy and matplotlib take a second each, which `--help` need not wait for.
 """
 
+import hashlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Sequence
@@ -15,12 +16,22 @@ if TYPE_CHECKING:
 
 
 _FIGURES = 6  # of one table and dataset; a sweep may have hundreds of blocks
+# Twice in the name of a table of --by and --where; with the dataset's and the temporary file's it stays below 255.
+_LONGEST_PART = 80
 
 
 def _part(where: str | None, backwards: bool = False, bpe: bool = False) -> str:
     """What the files of a table of some runs have behind its name, so that they do not replace the whole one."""
-    chosen = "-" + re.sub(r"[^A-Za-z0-9_.]+", "-", where).strip("-") if where else ""
+    chosen = "-" + _in_file_name(where, r"[^A-Za-z0-9_.]+") if where else ""
     return "-bwd" * backwards + "-bpe" * bpe + chosen
+
+
+def _in_file_name(flags: str, others: str) -> str:
+    """Flags as a part of a file's name, what matches `others` replaced; long ones end in a digest of all of them."""
+    text = re.sub(others, "-", flags).strip("-")
+    if len(text) <= _LONGEST_PART:
+        return text
+    return f"{text[:_LONGEST_PART - 9]}-{hashlib.sha256(flags.encode()).hexdigest()[:8]}"
 
 
 def _deliver(found: "Study", made: "Product", drawn: Sequence[Path], quiet: bool, dataset: str | None) -> None:
@@ -30,6 +41,8 @@ def _deliver(found: "Study", made: "Product", drawn: Sequence[Path], quiet: bool
     paths = made.write(found.tables, dataset)
     if not quiet:
         print(made.plain() + "\n")
+    for line in found.left_out():
+        print(line)
     for group in (paths, drawn):
         if group:
             print(study.said(group))
@@ -201,7 +214,7 @@ def ablation(by: str, results_dir: str | None = None, dataset: str | None = None
 
     found = study.load(results_dir)
     made, blocks = tables.ablation(found, by, dataset, where, stage)
-    made.name = "ablation-" + re.sub(r"[^A-Za-z0-9_]+", "-", by) + _part(where)
+    made.name = "ablation-" + _in_file_name(by, r"[^A-Za-z0-9_]+") + _part(where)
     _deliver(found, made, draw_blocks(made, blocks, found.figures), quiet, dataset)
 
 
@@ -262,6 +275,8 @@ def report(results_dir: str | None = None, dataset: str | None = None, match: st
     from . import report as page
     from . import selection
 
+    if output and Path(output).is_dir():
+        raise UserError(f"--output={output} is a folder; name a file, as {Path(output) / 'report.html'}")
     found = _study(results_dir, dataset, match)
     if where is not None:
         found.results = selection.select(found, dataset, where)

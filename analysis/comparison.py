@@ -89,6 +89,13 @@ def entry_of(name: str, results: Iterable[Result], outcomes: Outcomes, **facts) 
     return entry
 
 
+def counted(problems: Iterable[str]) -> str:
+    """`2 runs failed; 1 run stale`."""
+    problems = list(problems)
+    return "; ".join(f"{problems.count(what)} run{'s' * (problems.count(what) > 1)} {what}"
+                     for what in dict.fromkeys(problems))
+
+
 def seed_key(result: Result, among: Iterable[Result]) -> object:
     """The classifier's seed; where several results share it (other seeds of the language model), all seeds."""
     return result.seed if sum(other.seed == result.seed for other in among) == 1 else result.seeds
@@ -221,9 +228,7 @@ def _pairs(entry: Entry, reference: Entry, split: str) -> list[tuple[object, obj
     mine, theirs = entry.wrong[split], reference.wrong[split]
     if entry.stands_for_all and len(mine) == 1:
         return [(next(iter(mine)), seed) for seed in theirs]
-    same = [(seed, seed) for seed in mine if seed in theirs]
-    if same:
-        return same
     # Where a row has several runs of one classifier's seed, its seeds are told by the language model's too.
-    by_all = {reference.all_seeds[seed]: seed for seed in theirs if seed in reference.all_seeds}
-    return [(seed, by_all[entry.all_seeds[seed]]) for seed in mine if entry.all_seeds.get(seed) in by_all]
+    by_all = {reference.all_seeds[seed]: seed for seed in theirs if seed in reference.all_seeds and seed not in mine}
+    return [(seed, seed if seed in theirs else by_all[entry.all_seeds[seed]]) for seed in mine
+            if seed in theirs or entry.all_seeds.get(seed) in by_all]

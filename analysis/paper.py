@@ -137,7 +137,7 @@ def _confusion(found: Study, entry: Entry, folder: Path, name: str, title: str) 
 
 def missing_rows(found: Section, only: str | None) -> list[str]:
     """`IMDb: full, last` for the rows of a table without runs, `AG: no run` for datasets of the paper's Tables 4 to 7
-    without, of all datasets or one alone."""
+    without, of all corpora or one alone."""
     frame, lines = found.product.frame, []
     name = found.product.name
     if "n_seeds" not in frame:
@@ -154,5 +154,5 @@ def missing_rows(found: Section, only: str | None) -> list[str]:
     if name not in TABLES:
         return lines
     without = [dataset for dataset in TABLES[name].reference.errors
-               if only in (None, dataset) and dataset not in set(frame["dataset"])]
+               if only in (None, dataset) and dataset not in set(frame["corpus"])]
     return lines + [f"{DATASETS[dataset]}: no run" for dataset in without]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from .comparison import Block, entry_of
+from .comparison import Block, counted, entry_of
 from .outcomes import Outcomes
 from .published import DROPOUT_FACTORS, VARIED, Row, Table, dataset_order
 from .rendering import dataset_title
@@ -171,7 +171,7 @@ def blocks(table: Table, results: list[Result], broken: list[tuple[Result, str]]
                      key=lambda group: (-sum(map(len, group.rows.values())), "n_labels" in group.constant))
         # A subset of the labels with full ULMFiT alone is a point of Figure 3 and no table.
         full = [group for group in own if len(group.rows) > len(table.rows) / 2] or [
-            group for group in own[:1] if "n_labels" not in group.constant or len(group.rows) > 1]
+            group for group in own if "n_labels" not in group.constant or len(group.rows) > 1][:1]
         shown += full
         if len(own) > len(full):
             sets = len(own) - len(full)
@@ -179,19 +179,18 @@ def blocks(table: Table, results: list[Result], broken: list[tuple[Result, str]]
                             f"other flags in common ({sets} such set{'s' * (sets > 1)}); --where chooses among them.")
     outcomes.prefetch(run.folder for group in shown for members in group.rows.values() for result in members
                       for run in (result.val, result.test) if run is not None)
-    return [_block(table, group, outcomes) for group in shown], left_out
+    # The paper's tables are of words, forward, and of all labels.
+    return [_block(table, group, outcomes, not (backwards or bpe or "n_labels" in group.constant))
+            for group in shown], left_out
 
 
-def _block(table: Table, group: _Group, outcomes: Outcomes) -> Block:
-    whole = "n_labels" not in group.constant
+def _block(table: Table, group: _Group, outcomes: Outcomes, as_in_paper: bool) -> Block:
     entries = []
     for row in table.rows:
         chosen, note = _choose(row, group, row is table.reference)
-        paper = row.errors.get(group.corpus) if whole else None
+        paper = row.errors.get(group.corpus) if as_in_paper else None
         bad = group.broken.get(row.name, [])
-        notes = [note] if note else []
-        notes += [f"{bad.count(what)} run{'s' * (bad.count(what) > 1)} {what}" for what in dict.fromkeys(bad)]
-        entries.append(entry_of(row.name, chosen, outcomes, paper=paper, note="; ".join(notes),
+        entries.append(entry_of(row.name, chosen, outcomes, paper=paper, note="; ".join(filter(None, (note, counted(bad)))),
                                 reference=row is table.reference))
     return Block(table.name, group.dataset, entries, group.constant, candidates=group.rows, corpus=group.corpus)
 

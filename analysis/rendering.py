@@ -82,7 +82,8 @@ def grid(frame: pd.DataFrame, title: str, notes: Sequence[str] = (), main_split:
             Cell(percent(line["best"], line["best_sd"])), *_difference(line, most),
             *map(Cell, (p_value(line["p"]), p_value(line["p_holm"]),
                         p_value(line["p_seeds"]) if line["n_pairs"] > 1 else "")),
-            *(_error(next_to, lowest_beside, missing="") if next_to is not None else (Cell(""), Cell(""))),
+            *(_error(next_to, lowest_beside, missing="", beside=line["n_seeds"]) if next_to is not None
+              else (Cell(""), Cell(""))),
             *((*_difference(next_to, most_beside), Cell(p_value(next_to["p_holm"]))) if next_to is not None
               else (Cell(""),) * 3),
             Cell(line["note"])))
@@ -91,10 +92,12 @@ def grid(frame: pd.DataFrame, title: str, notes: Sequence[str] = (), main_split:
                 tuple(tuple(row[column] for column in kept) for row in rows), tuple(notes))
 
 
-def _error(line: dict, lowest: float, missing: str = MISSING) -> tuple[Cell, Cell]:
+def _error(line: dict, lowest: float, missing: str = MISSING, beside: int | None = None) -> tuple[Cell, Cell]:
+    """The error and its interval. beside: the seeds that the row's n says, where this is of another split."""
     if not line["n_seeds"]:
         return Cell("" if line["note"] == PAPER_ONLY else missing), Cell("")
-    return (Cell(percent(line["error"], line["sd"]), bool(line["error"] == lowest), run_ids(line["runs"])),
+    seeds = f" (n={line['n_seeds']})" if beside not in (None, line["n_seeds"]) else ""
+    return (Cell(percent(line["error"], line["sd"]) + seeds, bool(line["error"] == lowest), run_ids(line["runs"])),
             Cell(between(line["low"], line["high"])))
 
 

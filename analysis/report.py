@@ -91,8 +91,9 @@ def _failed(found: Study, made: list[Section]) -> str:
     for run in found.archive:
         if found.concerns(run) and (problem := found.archive.problem(run)):
             lines.append(f'<li>{_link(run.id)}: <span class="bad">{html.escape(problem)}</span></li>')
+    corpus = None if found.dataset is None else found.archive.corpus(found.dataset)
     gaps = [f"<li>{html.escape(section.product.title)}: {html.escape('; '.join(rows))}</li>"
-            for section in made if (rows := missing_rows(section, found.dataset))]
+            for section in made if (rows := missing_rows(section, corpus))]
     gaps += [f"<li>{html.escape(section.product.title)}: {html.escape(section.product.notes[0])}</li>"
              for section in made if not section.product.grids]
     none = "<p>None: every run here is finished and stands.</p>"

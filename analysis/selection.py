@@ -51,11 +51,19 @@ def select(study: Study, dataset: str | None = None, where: str | None = None,
     check_dataset(study, dataset)
     chosen = [result for result in study.results if dataset in (None, result.dataset) and result.run.stage in stages]
     check_names([name for name, _ in pairs], chosen, "where")
-    found = [result for result in chosen if all(_is(result.value(name), value) for name, value in pairs)]
-    if chosen and not found:
+    found = [result for result in chosen if matches(result, pairs)]
+    # Those without the stage cannot be all that a value is found by.
+    if chosen and not any(result.has_stage(name) and _is(result.value(name), value) for name, value in pairs
+                          for result in found) and pairs:
         there = (f"{name} is " + shortened(sorted({str(result.value(name)) for result in chosen})) for name, _ in pairs)
         raise UserError(f"--where={where}: no run has these values; {'; '.join(there)} here")
     return found
+
+
+def matches(result: Result, pairs: list[tuple[str, str]]) -> bool:
+    """Whether each flag has its value. A flag of a stage that is not behind a result, as `lm.cl` of a classifier from
+    scratch, leaves it in: its row belongs to the table of the others."""
+    return all(not result.has_stage(name) or _is(result.value(name), value) for name, value in pairs)
 
 
 def check_dataset(study: Study, dataset: str | None) -> None:

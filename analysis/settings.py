@@ -7,9 +7,12 @@ The classifier's own flags have no prefix, its language model's `lm.`, the pretr
 default. Seeds are no part of it: runs that differ in seeds alone have the same setting.
 """
 
+import importlib
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Callable
 
+from ulmfit import records
 from ulmfit.errors import UserError
 
 from .archive import Archive, Run
@@ -57,7 +60,8 @@ class Result:
         return self.val if split == "val" else self.test
 
     def value(self, name: str) -> object:
-        """A flag's value, its default where it was left at that; None when no stage behind it has such a flag."""
+        """A flag's value, its default where it was left at that or the record is older than the flag; None when no
+        stage behind it has such a flag."""
         if name == "dataset":
             return self.dataset
         if name in self.setting:
@@ -65,13 +69,27 @@ class Result:
         prefix = max((prefix for prefix in self.behind if name.startswith(prefix)), key=len)
         if name.removeprefix(prefix) in ("backwards", "bpe"):
             return False
-        return self.behind[prefix].record.get("flags", {}).get(name.removeprefix(prefix))
+        flag, run = name.removeprefix(prefix), self.behind[prefix]
+        flags = run.record.get("flags", {})
+        if flag in flags:
+            return flags[flag]
+        return records.first_default(_stage(run.stage), flag)
+
+    def has_stage(self, name: str) -> bool:
+        """Whether the stage that a flag is of, by its prefix, is behind this result."""
+        prefix = name.rpartition(".")[0]
+        return not prefix or f"{prefix}." in self.behind or name in self.setting
 
     def train_documents(self) -> int | None:
         """Documents of the whole training split, None when no record says."""
         source = self.behind.get("ids.") or self.behind.get("toks.")
         split = (source.record.get("splits") or {}).get("train") if source else None
         return split["documents"] if split else None
+
+
+@lru_cache(maxsize=None)
+def _stage(name: str) -> Callable:
+    return getattr(importlib.import_module(name), name)
 
 
 class Chain:

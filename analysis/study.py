@@ -34,6 +34,13 @@ class Study:
         """Whether a run is one of those chosen."""
         return self.dataset in (None, run.dataset) and (self.match is None or self.match in run.id)
 
+    def left_out(self) -> list[str]:
+        """What stands in no table, though it is there: records that cannot be read, classifiers of which nobody knows
+        what they were made from."""
+        unknown = [f"in no row of the paper's tables: {result.run.id}, as there is no record of "
+                   f"{result.unknown[0]}, which it was made from" for result in self.results if result.unknown]
+        return [*self.archive.unreadable, *unknown]
+
     @property
     def tables(self) -> Path:
         return self.archive.folder / "tables"

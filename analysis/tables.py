@@ -11,7 +11,7 @@ from .archive import Run
 from .comparison import ALPHA, SPLITS, Block
 from .published import TABLES
 from .rendering import Cell, Grid
-from .selection import select
+from .selection import conditions, matches, select
 from .study import Product, Study, product
 
 PAPER_TABLES = tuple(TABLES)
@@ -87,7 +87,10 @@ def ablation(study: Study, by: str, dataset: str | None = None, where: str | Non
     if stage not in ("train_clas", "train_baseline"):
         raise UsageError(f"--stage={stage!r}: ablation tables errors of train_clas or train_baseline")
     flags = [flag.strip() for flag in by.split(",") if flag.strip()]
-    blocks = ablations.blocks(study, select(study, dataset, where, (stage,)), flags)
+    pairs = conditions(where)
+    broken = [(result, why) for result, why in study.broken
+              if dataset in (None, result.dataset) and result.run.stage == stage and matches(result, pairs)]
+    blocks = ablations.blocks(study, select(study, dataset, where, (stage,)), flags, broken)
     return product("ablation", f"Ablation by {', '.join(flags)}", blocks, empty="no run is left"), blocks
 
 

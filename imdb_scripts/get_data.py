@@ -46,7 +46,7 @@ def get_data(name, dir_path=None, source=None, overwrite=False, results_dir=None
     data = names.DataFolder(asked.artefact)
     origin = datasets.find_origin(name, source)
     inputs = origin.inputs()
-    made_before = documents.csvs_made_before(data, overwrite)
+    made_before = documents.csvs_made_before(data, overwrite, origin.path)
     if name == datasets.WEIGHTS:
         datasets.check_weights_made_before(data.path, overwrite)
     with records.open_run(get_data, asked.run_id, flags, inputs, artefact=asked.artefact, dataset=data.name) as run:

@@ -569,3 +569,21 @@ def test_a_text_that_is_not_utf8_is_refused(tmp_path):
     done = subprocess.run([sys.executable, script, b"caf\xe9"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "generate: error: --text: the text is not UTF-8; "
                                                            "the order by position is text\n")
+
+
+def test_what_the_file_system_refuses_is_one_line_that_names_the_file(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+
+    def get_data(name):
+        (tmp_path / name / "below").mkdir()
+
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(get_data, ["file"])
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == f"get_data: error: {tmp_path / 'file' / 'below'}: Not a directory\n"
+
+    def export(name):
+        raise OSError("a bug of ours")
+
+    with pytest.raises(OSError, match="a bug of ours"):
+        cli.main(export, ["file"])

@@ -494,3 +494,22 @@ def test_the_embedded_corpus_comes_from_the_package_index(tmp_path):
     made = rows_of(tmp_path / "bbc")
     assert sorted({row[0] for row in made["train"]}) == ["business", "entertainment", "politics", "sports", "tech"]
     assert len(made["train"]) == 1780 and all(len(row) == 2 and row[1] for row in made["train"])
+
+
+def test_a_source_that_would_be_replaced_is_refused(tmp_path):
+    put(tmp_path / "data" / "mine" / "train.csv", "id,label,text\n1,pos,good\n2,neg,bad\n")
+    for flags in ((), ("--overwrite",)):
+        assert "train.csv would be replaced by what is made from it" in refused(tmp_path, tmp_path / "data" / "mine", *flags)
+
+
+@pytest.mark.parametrize("separator, said", [(";", "semicolons"), ("\t", "tabs")])
+def test_another_separator_is_not_read_as_one_column(tmp_path, separator, said):
+    source = put(tmp_path / "x.csv", f"label{separator}text\npos{separator}good film\nneg{separator}bad film\n")
+    assert f"separated by {said}" in refused(tmp_path, source, code=2)
+
+
+def test_a_label_column_that_the_unlabelled_file_does_not_have(tmp_path):
+    put(tmp_path / "in" / "train.csv", "stars,review\npos,good\nneg,bad\n")
+    put(tmp_path / "in" / "unsup.csv", "review\nso so\n")
+    made = get(tmp_path, tmp_path / "in", "--label_column=stars", "--text_columns=review", "--header=yes")
+    assert made == {"train": [["pos", "good"], ["neg", "bad"]], "unsup": [["so so"]]}

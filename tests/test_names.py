@@ -228,3 +228,11 @@ def test_stages_launch_and_the_analysis_go_by_the_variable(tmp_path):
     assert "1 runs: 1 done" in call(["sweeps/launch.py", "-", "--status"], stage)
     assert "1 runs, " in call(["-m", "analysis", "collect"])
     assert (tmp_path / "mine" / "tables" / "runs.csv").exists()
+
+
+def test_a_linked_dataset_has_the_name_of_the_link(tmp_path, monkeypatch):
+    (tmp_path / "store_v2").mkdir()
+    (tmp_path / "reviews").symlink_to(tmp_path / "store_v2")
+    assert names.DataFolder(tmp_path / "reviews").name == "reviews"
+    monkeypatch.chdir(tmp_path / "store_v2")
+    assert names.DataFolder(".").name == "store_v2" and names.DataFolder("../store_v2/").name == "store_v2"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.metrics
-from analysis import comparison, rendering, statistics, study, tables
+from analysis import commands, comparison, rendering, statistics, study, tables
 from analysis.collect import collect
 from analysis.ensemble import ensemble
 from analysis.paper import missing_rows, sections
@@ -413,6 +413,64 @@ def test_a_test_split_of_other_weights_is_not_counted(small):
     assert line_of(frame, "last")["n_seeds"] == 3 and line_of(frame, "last", "test")["n_seeds"] == 2
 
 
+def test_the_other_split_says_its_own_number_of_seeds(small):
+    shutil.rmtree(small.folder / "runs" / "trec6--eval_clas--fwd--word--last--all--s1--test")
+    made, _ = tables.paper_table(study.load(small.folder), "table7")
+    line = line_of(made.frame, "last", "test")
+    assert line["n_seeds"] == 2 and f"{line['error']:.2f} ± {line['sd']:.2f} (n=2)" in made.markdown()
+
+
+def test_a_copy_beside_a_run_does_not_stand_for_it(small):
+    before = frame_of(small.folder)
+    copy = shutil.copytree(small.folder / "runs" / LAST, small.folder / "runs" / f"OLD-{LAST}")
+    shutil.copyfile(small.folder / "runs" / LAST.replace("last", "default") / "predictions.csv",
+                    copy / "predictions.csv")
+    pd.testing.assert_frame_equal(before, frame_of(small.folder))
+    assert f"OLD-{LAST} holds the record of {LAST}" in study.load(small.folder).left_out()[0]
+
+
+def test_the_average_of_unbalanced_seeds_of_the_language_model(small):
+    backward = small.pretrained(backwards=True)
+    for seed in range(3):
+        model = small.language_model("trec6", backward, seed=seed, backwards=True)
+        small.classifier("trec6", model, 6, "default", {}, seed, backwards=True)
+    # A second language model behind forward's first seed.
+    model = small.language_model("trec6", "wiki--pretrain_lm--fwd--word--wiki--all--s0", seed=7)
+    small.classifier("trec6", model, 20, "other", {}, seed=0)
+    line = line_of(tables.bidirectional(study.load(small.folder))[0].frame, "averaged")
+    assert (line["n_seeds"], line["n_pairs"]) == (3, 3)
+
+
+def test_a_condition_on_a_stage_leaves_in_what_has_no_such_stage(small):
+    for seed in range(3):
+        small.classifier("trec6", None, 15, "scratch", {"from_scratch": True, "use_discriminative": False, "lr": 0.001,
+                                                        "early_stopping": True}, seed)
+    cl = study.load(small.folder).results[0].value("lm.cl")
+    frame = frame_of(small.folder, where=f"lm.cl={cl}")
+    assert line_of(frame, "from scratch")["n_seeds"] == line_of(frame, "last")["n_seeds"] == 3
+    assert "no run has these values" in refusal(frame_of, small.folder, where="lm.cl=99")
+
+
+def test_a_record_older_than_a_flag_has_its_default(small):
+    run = LAST.replace("last", "default")
+    small.save(run, flags={name: value for name, value in small.records[run]["flags"].items() if name != "patience"})
+    made, _ = tables.ablation(study.load(small.folder), "patience", where="last=False")
+    assert list(made.frame["row"].unique()) == ["patience=6"]
+
+
+def test_a_sweep_shows_what_failed(small):
+    for seed in range(3):
+        small.save(LAST.replace("s1", f"s{seed}"), status="failed", error="RuntimeError: out of memory")
+    made, _ = tables.ablation(study.load(small.folder), "last")
+    assert line_of(made.frame, "last=True")["n_seeds"] == 0
+    assert line_of(made.frame, "last=True")["note"] == "3 runs failed"
+
+
+def test_the_papers_numbers_stand_beside_the_papers_rows_alone(whole):
+    assert line_of(frame_of(whole.folder), "last")["paper"] > 0
+    assert frame_of(whole.folder, backwards=True)["paper"].isna().all()
+
+
 def test_other_flags_make_a_table_of_their_own(small):
     for seed in range(3):
         model = f"trec6--finetune_lm--fwd--word--default--all--s{seed}"
@@ -460,6 +518,16 @@ def test_flags_that_do_not_exist_and_filters_that_are_none(small):
         tables.ablation(found, "lr", where="lr")
     with pytest.raises(UsageError, match="--by"):
         tables.ablation(found, "")
+
+
+def test_many_conditions_fit_in_a_file_name(small, capsys):
+    flags = study.load(small.folder).results[0].behind[""].record["flags"]
+    where = ",".join(f"{name}={value}" for name, value in flags.items()
+                     if name not in ("seed", "emb_sz", "n_hid", "n_layers") and isinstance(value, (bool, int, float)))
+    assert len(where) > 255
+    commands.ablation(by="lr", results_dir=str(small.folder), where=where)
+    [written] = (small.folder / "tables").glob("ablation-lr-*.csv")
+    assert len(written.name) < 110
 
 
 # -- forms -------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ wrong is refused in one line, and Fire gets `--name=value` pairs whose values it
 """
 
 import difflib
+import errno
 import inspect
 import json
 import math
@@ -135,6 +136,10 @@ def _fire(stage: Callable, argument_list: "ArgumentList", given: dict[str, str |
     fire.Fire(call, command=command, name=label)
 
 
+_OF_THE_USER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR,
+                errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
+
+
 @contextmanager
 def _exits(label: str) -> Iterator[None]:
     """Ends the process with one line for what the user or a signal caused; a bug of ours keeps its traceback."""
@@ -155,6 +160,11 @@ def _exits(label: str) -> Iterator[None]:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the last flush complains
         raise SystemExit(128 + signal.SIGPIPE) from None
+    except OSError as error:
+        # What a folder's rights, a full disk or a file in a folder's place cause; any other is a bug of ours.
+        if error.errno not in _OF_THE_USER or error.filename is None:
+            raise
+        _stop(f"{label}: error: {error.filename}: {error.strerror}", 1)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

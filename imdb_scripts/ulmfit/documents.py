@@ -30,12 +30,19 @@ class Document(NamedTuple):
         return corpus.row_error(self.shown, self.row, problem)
 
 
-def csvs_made_before(data: names.DataFolder, overwrite: bool) -> set[str]:
-    """The splits in the folder that a stage made, by its manifest.
+def csvs_made_before(data: names.DataFolder, overwrite: bool, source: Path | None = None) -> set[str]:
+    """The splits in the folder that a stage made, by its manifest. source: what the new csv files are made from.
 
     Raises:
-        UserError: unless `overwrite`, when the folder holds csv files of the user's, or ours were changed or lost.
+        UserError: when the source is one of the csv files that would be replaced; unless `overwrite`, when the folder
+            holds csv files of the user's, or ours were changed or lost.
     """
+    if source is not None:
+        own = {data.csv(split).resolve() for split in names.SPLITS if data.csv(split).exists()}
+        found = sorted(own & {path.resolve() for path in (source.iterdir() if source.is_dir() else (source,))})
+        if found:
+            raise UserError(f"--source: {names.portable(found[0])} would be replaced by what is made from it; give "
+                            f"another --dir_path")
     manifest = data.path / records.MANIFEST
     made = files.read_json(manifest).get("splits", {}) if manifest.exists() else {}
     if not overwrite:

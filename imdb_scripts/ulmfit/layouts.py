@@ -327,8 +327,14 @@ def find_columns(first_row: list[str], reading: Reading, shown: str, labelled: b
     named = [cell.strip().lower() for cell in first_row]
     asked = [column.strip() for column in (reading.text_columns or "").split(",") if column.strip()]
     label_asked = reading.label_column if reading.label_column not in (None, NO_LABEL) else None
-    has_header = _has_header(named, [*asked, *([label_asked] if label_asked else [])], reading.header, shown)
     count = len(first_row)
+    for separator, said in ((";", "semicolons"), ("\t", "tabs")):
+        # A label and a text at least; a review may hold a semicolon, but hardly behind its first word.
+        begin, found, _ = first_row[0].partition(separator) if count == 1 else ("", "", "")
+        if found and labelled is not False and reading.label_column is None and " " not in begin:
+            raise UsageError(f"{shown}: its first row has one column, {first_row[0][:60]!r}, whose parts are separated by "
+                             f"{said}; save it with commas, or say --label_column={NO_LABEL} where it is a text")
+    has_header = _has_header(named, [*asked, *([label_asked] if label_asked else [])], reading.header, shown)
 
     def number(column: str, flag: str) -> int:
         if has_header and column.lower() in named:
@@ -340,7 +346,9 @@ def find_columns(first_row: list[str], reading: Reading, shown: str, labelled: b
 
     is_valid = named.index(_IS_VALID) if has_header and _IS_VALID in named else None
     label = None
-    if label_asked:
+    if label_asked and labelled is False and not (has_header and label_asked.lower() in named):
+        label = None  # a file of texts alone, beside those that have the label
+    elif label_asked:
         label = number(label_asked, "label_column")
     elif reading.label_column is None and has_header:
         known = [named.index(name) for name in _LABEL_NAMES if name in named]

@@ -104,8 +104,8 @@ class DataFolder:
 
     @property
     def name(self) -> str:
-        """The folder's name as it stands in run ids."""
-        name = re.sub(r"[^A-Za-z0-9_.+=@,%-]+", "_", self.path.resolve().name)
+        """The folder's name as it stands in run ids; that of a link, not of what it leads to, as the sweeps say it."""
+        name = re.sub(r"[^A-Za-z0-9_.+=@,%-]+", "_", Path(os.path.abspath(self.path)).name)
         return re.sub(r"-{2,}", "-", name).lstrip("-.")[:60].rstrip("-.") or "data"
 
     @property

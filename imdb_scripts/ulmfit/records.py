@@ -377,7 +377,7 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
         for known, place in ((old, folder), (made, artefact)):
             if known is not None and known["fingerprint"] != mark:
                 locks[0].close()
-                raise UserError(refusal(stage, run_id, place, known, config, inputs))
+                raise UserError(refusal(stage, run_id, place, known, config, inputs, artefact is not None))
 
     precision = flags.get("precision", "auto")
     if flags.get("cuda_id") not in (None, -1) or precision not in ("auto", "full"):
@@ -448,8 +448,9 @@ def _locked(folder: Path, run_id: str) -> IO:
     return lock
 
 
-def refusal(stage: Callable, run_id: str, place: Path, known: dict, config: dict, inputs: dict[str, Input]) -> str:
-    """One line: what is different about the run that has this name."""
+def refusal(stage: Callable, run_id: str, place: Path, known: dict, config: dict, inputs: dict[str, Input],
+            beside: bool) -> str:
+    """One line: what is different about the run that has this name. beside: it makes more than its record."""
     where = f"{run_id} exists in {names.shown(place)}"
     if known["stage_version"] != STAGE_VERSIONS[known["stage"]]:
         return f"{where}, made by an older version of {known['stage']}; --overwrite makes it again"
@@ -460,7 +461,8 @@ def refusal(stage: Callable, run_id: str, place: Path, known: dict, config: dict
     now = {name: given.fingerprint for name, given in inputs.items()}
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     paths = ", ".join(inputs[name].path if name in inputs else known["inputs"][name]["path"] for name in changed)
-    return f"{where}, but is stale: {paths} changed since; --overwrite makes it again, --results_dir=DIR keeps both"
+    both = "a copy of the dataset's folder under another name" if beside else "--results_dir=DIR"
+    return f"{where}, but is stale: {paths} changed since; --overwrite makes it again, {both} keeps both"
 
 
 def read_run(folder: Path) -> dict:
