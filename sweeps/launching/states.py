@@ -81,7 +81,7 @@ def _recorded(run: Lineage, record: dict, gone: dict[Path, dict]) -> State:
     if inputs is None and same_flags:
         return State(Kind.MISSING, "" if record["status"] != "finished" else "reused if its inputs come out the same")
     return State(Kind.REFUSED, records.refusal(run.stage, run.run_id, run.folder, record, run.config(record),
-                                               inputs or {}))
+                                               inputs or {}, run.artefact is not None))
 
 
 def _inputs(run: Lineage, record: dict, gone: dict[Path, dict]) -> dict[str, records.Input] | None:
