@@ -52,9 +52,8 @@ def select(study: Study, dataset: str | None = None, where: str | None = None,
     chosen = [result for result in study.results if dataset in (None, result.dataset) and result.run.stage in stages]
     check_names([name for name, _ in pairs], chosen, "where")
     found = [result for result in chosen if matches(result, pairs)]
-    # Those without the stage cannot be all that a value is found by.
-    if chosen and not any(result.has_stage(name) and _is(result.value(name), value) for name, value in pairs
-                          for result in found) and pairs:
+    # Those without the stage alone are none that have the value.
+    if chosen and not all(any(result.has_stage(name) for result in found) for name, _ in pairs):
         there = (f"{name} is " + shortened(sorted({str(result.value(name)) for result in chosen})) for name, _ in pairs)
         raise UserError(f"--where={where}: no run has these values; {'; '.join(there)} here")
     return found

@@ -77,8 +77,9 @@ class Result:
 
     def has_stage(self, name: str) -> bool:
         """Whether the stage that a flag is of, by its prefix, is behind this result."""
-        prefix = name.rpartition(".")[0]
-        return not prefix or f"{prefix}." in self.behind or name in self.setting
+        prefix = name[:name.rfind(".") + 1]
+        # Of a stage without a record the setting has the fingerprint alone.
+        return any(known.startswith(prefix) for known in (*self.behind, *self.setting))
 
     def train_documents(self) -> int | None:
         """Documents of the whole training split, None when no record says."""

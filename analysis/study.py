@@ -37,9 +37,10 @@ class Study:
     def left_out(self) -> list[str]:
         """What stands in no table, though it is there: records that cannot be read, classifiers of which nobody knows
         what they were made from."""
-        unknown = [f"in no row of the paper's tables: {result.run.id}, as there is no record of "
-                   f"{result.unknown[0]}, which it was made from" for result in self.results if result.unknown]
-        return [*self.archive.unreadable, *unknown]
+        unknown = [result for result in self.results if result.unknown]
+        said = [f"in no row of the paper's tables, as there is no record of what they were made from: {len(unknown)} "
+                f"classifiers, as {unknown[0].run.id} from {unknown[0].unknown[0]}"] if unknown else []
+        return [*self.archive.unreadable, *said]
 
     @property
     def tables(self) -> Path:

@@ -582,6 +582,14 @@ def test_what_the_file_system_refuses_is_one_line_that_names_the_file(tmp_path, 
     assert stopped.value.code == 1
     assert capsys.readouterr().err == f"get_data: error: {tmp_path / 'file' / 'below'}: Not a directory\n"
 
+    def predict(text):
+        with open("/dev/full", "w") as file:
+            file.write(text)
+
+    with pytest.raises(SystemExit):
+        cli.main(predict, ["a text"])
+    assert capsys.readouterr().err == "predict: error: No space left on device\n"
+
     def export(name):
         raise OSError("a bug of ours")
 

@@ -513,3 +513,10 @@ def test_a_label_column_that_the_unlabelled_file_does_not_have(tmp_path):
     put(tmp_path / "in" / "unsup.csv", "review\nso so\n")
     made = get(tmp_path, tmp_path / "in", "--label_column=stars", "--text_columns=review", "--header=yes")
     assert made == {"train": [["pos", "good"], ["neg", "bad"]], "unsup": [["so so"]]}
+
+
+@pytest.mark.parametrize("unlabelled", ["so so\n", "none,so so\n"])
+def test_a_label_column_by_number_beside_an_unlabelled_file(tmp_path, unlabelled):
+    put(tmp_path / "in" / "train.csv", "pos,good one\nneg,bad one\n")
+    put(tmp_path / "in" / "unsup.csv", unlabelled)
+    assert get(tmp_path, tmp_path / "in", "--label_column=0")["unsup"] == [["so so"]]

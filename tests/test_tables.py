@@ -449,6 +449,7 @@ def test_a_condition_on_a_stage_leaves_in_what_has_no_such_stage(small):
     frame = frame_of(small.folder, where=f"lm.cl={cl}")
     assert line_of(frame, "from scratch")["n_seeds"] == line_of(frame, "last")["n_seeds"] == 3
     assert "no run has these values" in refusal(frame_of, small.folder, where="lm.cl=99")
+    assert "no run has these values" in refusal(frame_of, small.folder, where="lm.cl=99,lr=0.001")
 
 
 def test_a_record_older_than_a_flag_has_its_default(small):
@@ -466,9 +467,12 @@ def test_a_sweep_shows_what_failed(small):
     assert line_of(made.frame, "last=True")["note"] == "3 runs failed"
 
 
-def test_the_papers_numbers_stand_beside_the_papers_rows_alone(whole):
-    assert line_of(frame_of(whole.folder), "last")["paper"] > 0
-    assert frame_of(whole.folder, backwards=True)["paper"].isna().all()
+def test_the_papers_numbers_stand_beside_the_papers_rows_alone(small):
+    model = small.language_model("trec6", small.pretrained(backwards=True), backwards=True)
+    small.classifier("trec6", model, 6, backwards=True)
+    assert line_of(frame_of(small.folder), "last")["paper"] > 0
+    backward = frame_of(small.folder, backwards=True)
+    assert line_of(backward, "freez + discr + stlr")["n_seeds"] == 1 and backward["paper"].isna().all()
 
 
 def test_other_flags_make_a_table_of_their_own(small):

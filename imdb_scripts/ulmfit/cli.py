@@ -136,8 +136,8 @@ def _fire(stage: Callable, argument_list: "ArgumentList", given: dict[str, str |
     fire.Fire(call, command=command, name=label)
 
 
-_OF_THE_USER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR,
-                errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
+_OF_THE_USER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # raised by a write, which knows no file's name
 
 
 @contextmanager
@@ -162,9 +162,9 @@ def _exits(label: str) -> Iterator[None]:
         raise SystemExit(128 + signal.SIGPIPE) from None
     except OSError as error:
         # What a folder's rights, a full disk or a file in a folder's place cause; any other is a bug of ours.
-        if error.errno not in _OF_THE_USER or error.filename is None:
+        if error.errno not in (_OF_THE_DISK if error.filename is None else _OF_THE_USER | _OF_THE_DISK):
             raise
-        _stop(f"{label}: error: {error.filename}: {error.strerror}", 1)
+        _stop(f"{label}: error: {f'{error.filename}: ' if error.filename else ''}{error.strerror}", 1)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

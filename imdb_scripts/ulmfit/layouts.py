@@ -336,18 +336,21 @@ def find_columns(first_row: list[str], reading: Reading, shown: str, labelled: b
                              f"{said}; save it with commas, or say --label_column={NO_LABEL} where it is a text")
     has_header = _has_header(named, [*asked, *([label_asked] if label_asked else [])], reading.header, shown)
 
-    def number(column: str, flag: str) -> int:
+    def place(column: str) -> int | None:
         if has_header and column.lower() in named:
             return named.index(column.lower())
-        if column.isdecimal() and int(column) < count:
-            return int(column)
+        return int(column) if column.isdecimal() and int(column) < count else None
+
+    def number(column: str, flag: str) -> int:
+        if (found := place(column)) is not None:
+            return found
         there = f"its columns are {', '.join(first_row)}" if has_header else f"its columns are 0 to {count - 1}"
         raise UsageError(f"--{flag}={column!r} is no column of {shown}; {there}")
 
     is_valid = named.index(_IS_VALID) if has_header and _IS_VALID in named else None
     label = None
-    if label_asked and labelled is False and not (has_header and label_asked.lower() in named):
-        label = None  # a file of texts alone, beside those that have the label
+    if label_asked and labelled is False:
+        label = place(label_asked) if count > 1 else None  # beside those with the label, it may hold texts alone
     elif label_asked:
         label = number(label_asked, "label_column")
     elif reading.label_column is None and has_header:
