@@ -67,6 +67,8 @@ def create_toks(dir_path=None, chunksize=24000, n_lbls=1, lang="en", val_seed=0,
         return
     with run:
         began = time.monotonic()
+        if sp_model is not None:
+            sp_model = run.whereabouts(sp_model)
         # They end before memory is asked for, which is known of processes that have ended.
         with tokenization.Processes(workers) as processes:
             processes.prepare(subwords.count_words if bpe and sp_model is None else tokenization.work(lang, sp_model))
@@ -138,14 +140,16 @@ def _sentencepiece(run: records.Run, given: Path | None, batches: Iterator[tuple
 
 def _survey(paths: dict[str, Path], n_lbls_of: dict[str, int], chunksize: int, val_seed: int) -> Survey:
     """Reads every csv file once, so that a bad row or label is known before the long part."""
-    from ulmfit.corpus import classes_of, encode_labels, read_chunks, validation_rows
+    from ulmfit.corpus import check_no_header, classes_of, encode_labels, read_chunks, validation_rows
 
     classes, held_out, n_texts, documents = [], set(), None, 0
     for split, path in paths.items():
-        labels, n_lbls = [], n_lbls_of[split]
+        labels, first_texts, n_lbls = [], None, n_lbls_of[split]
         for chunk in read_chunks(path, n_lbls, chunksize, n_texts):
             n_texts = n_texts or len(chunk.texts[0])
+            first_texts = first_texts or chunk.texts[0]
             labels += chunk.labels
+        check_no_header(path, first_texts, labels)
         documents += len(labels)
         if split == "train":
             classes = classes_of(labels) if n_lbls else []

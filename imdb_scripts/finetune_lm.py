@@ -130,7 +130,7 @@ def _kept_start(folder: DataFolder, name: str, overwrite: bool):
     model, kept = folder.model(name), folder.model(names.start_name(name))
     if overwrite and (model / records.MANIFEST).exists():
         with files.replacing_folder(kept) as temporary:
-            shutil.copytree(model, temporary, dirs_exist_ok=True)
+            shutil.copytree(model, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
     return kept if (kept / records.MANIFEST).exists() else model
 
 

@@ -49,7 +49,8 @@ def get_data(name, dir_path=None, source=None, overwrite=False, results_dir=None
     made_before = documents.csvs_made_before(data, overwrite, origin.path)
     if name == datasets.WEIGHTS:
         datasets.check_weights_made_before(data.path, overwrite)
-    with records.open_run(get_data, asked.run_id, flags, inputs, artefact=asked.artefact, dataset=data.name) as run:
+    with records.open_run(get_data, asked.run_id, flags, inputs, artefact=asked.artefact, shared=True,
+                          dataset=data.name) as run:
         if run.reused:
             return
         if name == datasets.WEIGHTS:

@@ -43,7 +43,7 @@ def prepare_wiki(dump, lang="en", dir_path=None, max_tokens=100_000_000, val_art
         wikipedia.check_language(file, lang, path.name)
     made_before = documents.csvs_made_before(data, overwrite)
     with records.open_run(prepare_wiki, asked.run_id, flags, {"dump": records.file_input(path)},
-                          artefact=asked.artefact, dataset=data.name) as run:
+                          artefact=asked.artefact, shared=True, dataset=data.name) as run:
         if run.reused:
             return
         tally = wikipedia.Tally()

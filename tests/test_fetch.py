@@ -1,9 +1,12 @@
 """Downloads from a server that is slow, lies or breaks off, and archives that would do harm."""
 
+import bz2
+import errno
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import random
 import tarfile
 import threading
@@ -306,6 +309,24 @@ def unpacked(tmp_path, data, name="x.tgz"):
     archives.unpack(tmp_path / name, tmp_path / "out" / "deep")
     return {path.relative_to(tmp_path / "out" / "deep").as_posix(): path.read_bytes()
             for path in (tmp_path / "out" / "deep").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("suffix, compress", [("", bytes), (".bz2", bz2.compress), (".gz", gzip.compress),
+                                              (".xz", lzma.compress)])
+def test_reading_says_only_of_the_file_that_it_is_damaged(tmp_path, suffix, compress):
+    path, content = tmp_path / f"x.csv{suffix}", bytes(range(256)) * 20_000
+    path.write_bytes(compress(content))
+    with archives.opened(path) as file:
+        assert b"".join(file) == content
+    with pytest.raises(OSError, match="No space left"), archives.opened(path) as file:
+        file.readline()
+        raise OSError(errno.ENOSPC, "No space left on device")
+    if suffix:
+        path.write_bytes(path.read_bytes()[:-20])
+        with pytest.raises(UserError, match="x.csv.* it is damaged or incomplete"), archives.opened(path) as file:
+            file.read()
+    with pytest.raises(UserError, match="cannot be read"), archives.opened(tmp_path / "none.csv"):
+        pass
 
 
 def test_archives_are_unpacked_in_their_folder(tmp_path):

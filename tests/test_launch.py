@@ -131,6 +131,16 @@ def test_a_slot_is_one_launchs_alone(tmp_path, monkeypatch):
     assert first.acquire() is not None
 
 
+@pytest.mark.parametrize("folder", [None, "", "gone"])
+def test_slots_need_no_folder_of_the_login(tmp_path, monkeypatch, folder):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "tmp"))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    if folder is not None:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder and str(tmp_path / folder))
+    slot, = machine.slots_of([], 1)
+    assert slot.acquire() is not None and any((tmp_path / "tmp").rglob(slot.name))
+
+
 def test_the_end_of_a_plan(tmp_path):
     get, tokens, ids, baseline = steps_of(*lines(tmp_path, GET, TOKENS, IDS, BASELINE))
     other = steps_of(GET.format(tmp_path).replace("/x", "/y"))[0]

@@ -324,10 +324,158 @@ def test_overwrite_replaces_a_run(ask):
     make(run)
     again = ask(seed=5, overwrite=True)
     assert not again.reused and not again.resumed and again.epochs() == []
-    assert {path.name for path in again.folder.iterdir()} == {".lock", "run.json"}
+    assert {path.name for path in again.folder.iterdir()} == {".lock", ".replaced", "run.json"}
     done = make(again)
+    assert {path.name for path in again.folder.iterdir()} == {".lock", "run.json"}
     assert done["config"] == {"seed": 5} and "overwrite" not in done["command"]
     assert ask(seed=5).reused
+
+
+# -- what is replaced ------------------------------------------------------------------------------------------------
+
+def whole(run) -> dict[str, bytes]:
+    """Every file of a run's record and artefact, the locks aside."""
+    return {str(path): path.read_bytes() for folder in (run.folder, run.artefact) for path in folder.rglob("*")
+            if path.is_file() and path.name != ".lock"}
+
+
+def of_note(ask, **typed) -> tuple:
+    """A finished run with weights and predictions, and all of its files."""
+    run = ask(**typed)
+    (run.artefact / "weights.safetensors").write_bytes(b"of note")
+    (run.folder / "predictions.csv").write_text("of note", encoding="utf-8")
+    make(run)
+    return run, whole(run)
+
+
+def die(run) -> None:
+    """As a process that is killed leaves a run."""
+    for lock in run._locks:
+        lock.close()
+
+
+def half_made(run, checkpoint: bool) -> None:
+    (run.artefact / "weights.safetensors").write_bytes(b"half")
+    run.append_epoch({"epoch": 0})
+    if checkpoint:
+        (run.artefact / "checkpoint.pt").write_bytes(b"half way")
+
+
+@pytest.mark.parametrize("error", [UserError("the loss is no longer finite"), ValueError("a defect"), Interrupted(15)])
+@pytest.mark.parametrize("flags", [{"lr": 0.5}, {}], ids=["other", "equal"])
+def test_a_run_is_kept_when_what_would_replace_it_comes_to_nothing(ask, capsys, error, flags):
+    run, before = of_note(ask)
+    with pytest.raises(type(error)), ask(**flags, overwrite=True) as again:
+        half_made(again, checkpoint=False)
+        raise error
+    assert "the earlier run is kept as it was" in capsys.readouterr().out
+    assert whole(run) == before and ask().reused
+
+
+@pytest.mark.parametrize("flags", [{"lr": 0.5}, {}], ids=["other", "equal"])
+def test_a_run_is_kept_when_the_process_that_would_replace_it_is_killed(ask, flags):
+    run, before = of_note(ask)
+    again = ask(**flags, overwrite=True)
+    half_made(again, checkpoint=False)
+    die(again)
+    assert ask().reused and whole(run) == before
+
+
+@pytest.mark.parametrize("end", ["failed", "interrupted", "killed"])
+def test_a_replacement_that_can_go_on_does_and_the_earlier_run_stays_beside_it(ask, capsys, end):
+    run, before = of_note(ask)
+    again = ask(lr=0.5, overwrite=True)
+    half_made(again, checkpoint=True)
+    if end == "killed":
+        die(again)
+    else:
+        with pytest.raises((OSError, Interrupted)), again:
+            raise OSError("disk full") if end == "failed" else Interrupted(15)
+        assert f"the earlier run stays in {run.folder / '.replaced'}" in capsys.readouterr().out
+    assert (run.artefact / ".replaced" / "weights.safetensors").read_bytes() == b"of note"
+    resumed = ask(lr=0.5)
+    assert resumed.resumed and (resumed.artefact / "checkpoint.pt").exists()
+    make(resumed)
+    assert not (run.artefact / ".replaced").exists() and not (run.folder / ".replaced").exists()
+    assert ask(lr=0.5).reused
+
+
+def test_the_earlier_run_comes_back_when_it_is_asked_for(ask):
+    run, before = of_note(ask)
+    again = ask(lr=0.5, overwrite=True)
+    half_made(again, checkpoint=True)
+    die(again)
+    assert "with other flags" in refused(lambda: ask(lr=0.7))
+    assert ask().reused and whole(run) == before
+
+
+def test_a_second_attempt_keeps_the_run_that_was_whole(ask):
+    run, before = of_note(ask)
+    for lr in (0.5, 0.6):
+        again = ask(lr=lr, overwrite=True)
+        half_made(again, checkpoint=True)
+        die(again)
+    assert not (again.artefact / ".replaced" / "checkpoint.pt").exists()
+    assert ask().reused and whole(run) == before
+
+
+def test_of_a_shared_folder_the_manifest_alone_is_set_aside(ask, tmp_path):
+    def make_data(**typed):
+        flags = {"results_dir": str(tmp_path / "results"), "overwrite": False, "quiet": False, **typed}
+        return open_run(train_clas, "imdb--get_data", flags, IDS, artefact=tmp_path / "imdb", shared=True)
+
+    (tmp_path / "imdb" / "models").mkdir(parents=True)
+    (tmp_path / "imdb" / "mine.txt").write_text("mine", encoding="utf-8")
+    make(make_data())
+    before = whole(make_data())
+    again = make_data(overwrite=True)
+    assert (tmp_path / "imdb" / "mine.txt").exists() and not (tmp_path / "imdb" / "manifest.json").exists()
+    with pytest.raises(UserError), again:
+        raise UserError("no such archive")
+    assert whole(again) == before and (tmp_path / "imdb" / "models").is_dir()
+    make(make_data(overwrite=True))
+    assert (tmp_path / "imdb" / "mine.txt").exists() and "files" not in records.read_manifest(tmp_path / "imdb", "")
+
+
+def test_a_move_that_was_cut_off_is_undone(ask):
+    run, before = of_note(ask)
+    for folder in (run.folder, run.artefact):
+        (folder / ".replacing").mkdir()
+        name = "run.json" if folder == run.folder else "weights.safetensors"
+        (folder / name).rename(folder / ".replacing" / name)
+    assert ask().reused and whole(run) == before
+
+
+def test_another_results_folder_gets_back_what_it_asks_for(ask, tmp_path):
+    """The artefact is one of both: an attempt of the second is no reason to make the first again."""
+    first, second = (str(tmp_path / name) for name in ("first", "second"))
+    run, before = of_note(ask, results_dir=first)
+    again = ask(lr=0.5, overwrite=True, results_dir=second)
+    half_made(again, checkpoint=True)
+    die(again)
+    assert ask(results_dir=first).reused and whole(run) == before
+
+
+# -- what was deleted by hand ----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("spoil, problem", [
+    (lambda path: path.unlink(), "is missing"),
+    (lambda path: path.write_bytes(b"of"), "has 2 bytes, where 7 were written")], ids=["deleted", "cut off"])
+def test_a_run_whose_files_were_lost_is_made_again(ask, capsys, spoil, problem):
+    run, before = of_note(ask)
+    weights = run.artefact / "weights.safetensors"
+    spoil(weights)
+    assert problem in refused(lambda: records.read_manifest(run.artefact, "train_clas.py"))
+    capsys.readouterr()
+    again = ask()
+    said = capsys.readouterr().out
+    assert not again.reused and f"{RUN}: made again, as {weights} {problem}" in said
+    with pytest.raises(ValueError), again:
+        raise ValueError
+    # The record of the run, with its numbers, has outlived the attempt.
+    assert (run.folder / "predictions.csv").read_text(encoding="utf-8") == "of note" and record(run)["status"] == "finished"
+    make(ask())
+    assert ask().reused
 
 
 def test_overwrite_makes_an_equal_run_again(ask):

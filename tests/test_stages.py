@@ -512,6 +512,22 @@ def test_language_model_goes_on_from_itself_or_from_another(world):
     assert torch.equal(lm("again"), after)
 
 
+def test_a_model_outlives_a_failed_attempt_to_replace_it(world):
+    def everything() -> dict[str, bytes]:
+        folders = (world.results / "runs" / run, world.data / "models" / "clas--fwd--word--dear--all--s0")
+        return {str(path): path.read_bytes() for folder in folders for path in folder.rglob("*")
+                if path.is_file() and path.name != ".lock"}
+
+    run = world.train("dear", cl=1, startat=2, from_scratch=True)
+    before = everything()
+    with pytest.raises(UserError, match="no longer finite"):
+        world.train("dear", cl=1, startat=2, from_scratch=True, lr=1e30, clip=0.0, overwrite=True)
+    assert everything() == before
+    # The same words again find it done.
+    world.train("dear", cl=1, startat=2, from_scratch=True)
+    assert everything() == before
+
+
 # -- which text is read ------------------------------------------------------------------------------------------------
 
 def log_of(world: World, run: str) -> str:

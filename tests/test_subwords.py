@@ -317,18 +317,23 @@ def test_chunks_of_the_csv_do_not_matter_where_words_are_dropped(tmp_path, monke
 
 
 @pytest.mark.parametrize("what", ["tokens", "ids", "model"])
-@pytest.mark.parametrize("how", ["replaced", "deleted"])
-def test_another_sentencepiece_model_in_its_place_is_noticed(place, tmp_path, monkeypatch, what, how):
+@pytest.mark.parametrize("how, message", [("of another size", "bytes, where .* were written; run first: python"),
+                                          ("of the same size", "is not the sentencepiece model that"),
+                                          ("deleted", "is missing; run first: python")])
+def test_another_sentencepiece_model_in_its_place_is_noticed(place, tmp_path, monkeypatch, what, how, message):
     shutil.copytree(place, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     shared = {"dir_path": "imdb", "bpe": True, "results_dir": "results"}
     model = "imdb/models/lm--fwd--bpe--broken--all--s0"
     flow.call("finetune_lm", **shared, lm_id="broken", preload=False, cl=1, quiet=True, **flow.SIZES, **flow.SMALL)
     path = tmp_path / "copy" / {"tokens": "imdb/bpe/tokens", "ids": "imdb/bpe/ids", "model": model}[what] / "spm.model"
+    before = path.read_bytes()
     path.unlink()
-    if how == "replaced":
+    if how == "of another size":
         path.write_bytes(subwords.train(Counter({"other": 3, "words": 3}), sp_type="bpe", sp_vocab=20, lang="en"))
-    with pytest.raises(UserError, match="is not the sentencepiece model that" if how == "replaced" else "is missing"):
+    elif how == "of the same size":
+        path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    with pytest.raises(UserError, match=message):
         if what == "tokens":
             flow.call("tok2id", **shared, overwrite=True)
         elif what == "ids":

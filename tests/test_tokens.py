@@ -348,9 +348,28 @@ def test_create_toks_without_labels(corpus):
     (lambda folder: write_csv(folder / "unsup.csv", [["0", "x"]]), "unsup.csv: row 0 .*2 columns where 1"),
 ])
 def test_create_toks_says_what_is_wrong(corpus, spoil, message):
+    before = tokenized(corpus)
     spoil(corpus)
     assert re.search(message, run("create_toks.py", *arguments(corpus, "--overwrite"), code=1))
-    assert not (corpus / "word" / "tokens" / "manifest.json").exists()
+    assert tokenized(corpus) == before
+
+
+@pytest.mark.parametrize("split, header", [("train", ["label", "text"]), ("train", ["Sentiment", " Review"]),
+                                           ("unsup", ["text"])])
+def test_create_toks_takes_no_header_for_a_document(corpus, split, header):
+    path = corpus / f"{split}.csv"
+    path.write_text(",".join(header) + "\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    said = run("create_toks.py", *arguments(corpus, "--overwrite"), code=1)
+    assert re.search(rf"{split}.csv: row 0 .*: '{','.join(header)}' is a header", said) and "get_data.py --source" in said
+
+
+def test_a_class_of_a_usual_name_is_no_header(corpus):
+    """Two documents of the class `text`; and one class of a column's name, whose document is no column's."""
+    path = corpus / "train.csv"
+    path.write_text("topic,text\ntopic,question\nclass,of its own\n" + path.read_text(encoding="utf-8"),
+                    encoding="utf-8")
+    run("create_toks.py", *arguments(corpus, "--overwrite"))
+    assert json.loads((corpus / "word/tokens/manifest.json").read_text())["classes"] == ["class", "neg", "pos", "topic"]
 
 
 def test_create_toks_needs_train_csv(corpus):

@@ -32,10 +32,33 @@ _MOST_MEMBERS = 1_000_000
 def opened(path: Path) -> Iterator[BinaryIO]:
     """A file's bytes, decompressed by its suffix. Damage found while it is read becomes a UserError."""
     try:
-        with COMPRESSIONS.get(path.suffix.lower(), open)(path, "rb") as file:
-            yield io.BufferedReader(file)  # the decompressors' own reading by lines is slow
+        opened_file = COMPRESSIONS.get(path.suffix.lower(), open)(path, "rb")
     except _DAMAGED as error:
-        raise UserError(f"{names.portable(path)} cannot be read; it is damaged or incomplete ({error})") from error
+        raise _unreadable(path, error) from error
+    with opened_file as file:
+        yield io.BufferedReader(_Reading(file, path), _BLOCK)  # the decompressors' own reading by lines is slow
+
+
+class _Reading(io.RawIOBase):
+    """A file being read; whoever writes meanwhile has errors of the same classes, which are not this file's."""
+
+    def __init__(self, file: BinaryIO, path: Path):
+        self._file, self._path = file, path
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:
+        try:
+            data = self._file.read(len(buffer))
+        except _DAMAGED as error:
+            raise _unreadable(self._path, error) from error
+        buffer[:len(data)] = data
+        return len(data)
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{names.portable(path)} cannot be read; it is damaged or incomplete ({error})")
 
 
 def damage(path: Path, suffix: str) -> str | None:

@@ -25,6 +25,10 @@ from .errors import UserError
 # Python's own bound of 131,072 characters a field is shorter than long Wikipedia articles.
 _FIELD_LIMIT = 2**31 - 1
 _INTEGER = re.compile(r"[+-]?[0-9]+")
+# Columns that csv files in the wild have, in the order of preference.
+LABEL_NAMES = ("label", "labels", "class", "class index", "category", "sentiment", "target", "polarity", "topic")
+TEXT_NAMES = ("title", "headline", "text", "review", "description", "content", "sentence", "question", "document",
+              "body", "comment", "tweet")
 
 
 def row_error(shown: Path | str, row: int, problem: str) -> UserError:
@@ -141,6 +145,20 @@ def read_chunks(path: Path | str, n_lbls: int, chunksize: int, n_texts: int | No
                 check_row(row, columns, n_lbls, path, number)
             yield Chunk(start, [row[0].strip() if n_lbls else "" for row in chunk], [row[n_lbls:] for row in chunk])
             start += len(chunk)
+
+
+def check_no_header(path: Path | str, first_texts: Sequence[str], labels: Sequence[str]) -> None:
+    """Raises UserError when a split's first row holds the columns' names.
+
+    Args:
+        first_texts: the text columns of the first row. labels: of all rows, as in `Chunk`; a header's has no other row.
+    """
+    label, texts = labels[0].lower(), {text.strip().lower() for text in first_texts}
+    if texts <= set(TEXT_NAMES) and len(labels) > 1 and \
+            (not label or (label in LABEL_NAMES and labels.count(labels[0]) == 1)):
+        row = ",".join([*([labels[0]] if label else []), *first_texts])
+        raise row_error(path, 0, f"{row!r} is a header; take it off, or make the folder with get_data.py --source, "
+                                 f"which knows headers")
 
 
 class TableRow(NamedTuple):

@@ -29,10 +29,6 @@ _SPLIT_NAMES = {"train": "train", "test": "test", "val": "val", "valid": "val", 
                 "unsup": "unsup"}
 _SPLIT_FILE = re.compile(rf"({'|'.join(_SPLIT_NAMES)})\.(csv|txt)(\.(xz|gz|bz2))?")
 _SINGLE_FILE = re.compile(r".*\.(csv|txt)(\.(xz|gz|bz2))?")
-# Columns that csv files in the wild have, in the order of preference.
-_LABEL_NAMES = ("label", "labels", "class", "class index", "category", "sentiment", "target", "polarity", "topic")
-_TEXT_NAMES = ("title", "headline", "text", "review", "description", "content", "sentence", "question", "document",
-               "body", "comment", "tweet")
 _IS_VALID = "is_valid"
 _OTHER_NAMES = (_IS_VALID, "id", "index", "unnamed: 0", "")
 _COLUMN_NAME = re.compile(r"([^\W\d][\w .:-]{0,39})?")  # pandas leaves the name of its index empty
@@ -354,14 +350,14 @@ def find_columns(first_row: list[str], reading: Reading, shown: str, labelled: b
     elif label_asked:
         label = number(label_asked, "label_column")
     elif reading.label_column is None and has_header:
-        known = [named.index(name) for name in _LABEL_NAMES if name in named]
+        known = [named.index(name) for name in corpus.LABEL_NAMES if name in named]
         label = known[0] if known else None
     elif reading.label_column is None and count > 1 and labelled is not False:
         label = 0
     if asked:
         texts = [number(column, "text_columns") for column in asked]
     elif has_header:
-        texts = [i for i, name in enumerate(named) if name in _TEXT_NAMES and i != label]
+        texts = [i for i, name in enumerate(named) if name in corpus.TEXT_NAMES and i != label]
     else:
         texts = [i for i in range(count) if i != label]
     if not texts:
@@ -385,7 +381,7 @@ def _has_header(named: list[str], asked: list[str], header: str, shown: str) -> 
         return True
     if len(set(named)) < len(named) or not all(_COLUMN_NAME.fullmatch(name) for name in named):
         return False
-    known = sum(name in (*_LABEL_NAMES, *_TEXT_NAMES, _IS_VALID) for name in named)
+    known = sum(name in (*corpus.LABEL_NAMES, *corpus.TEXT_NAMES, _IS_VALID) for name in named)
     if known == 1 and len(named) > 1:
         raise UsageError(f"{shown}: is its first row ({', '.join(named)}) a header? say --header=yes or --header=no")
     return known > 0

@@ -94,7 +94,10 @@ def there(place: Path) -> bool:
     """Whether an artefact is whole, a run finished, or a file is there."""
     if (place / "run.json").exists():
         return records.read_run(place)["status"] == "finished"
-    return (place / records.MANIFEST).exists() or place.is_file()
+    manifest = place / records.MANIFEST
+    if manifest.exists():
+        return records.lost_file(place, files.read_json(manifest)) is None
+    return place.is_file()
 
 
 def _fingerprint(place: Path) -> str:

@@ -210,7 +210,10 @@ def launch_log(results_dir: Path, run: str) -> Path:
 def launch_slot(slot: str) -> Path:
     """The file that a launch locks for as long as it uses a GPU, or one of the groups of CPU cores, of this machine;
     the same for all of a user's checkouts and results folders."""
-    folder = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    folder = os.environ.get("XDG_RUNTIME_DIR", "")
+    # A batch job keeps the variable of the shell that sent it, without the folder.
+    if not os.access(folder, os.W_OK | os.X_OK):
+        folder = tempfile.gettempdir()
     return Path(folder) / f"ulmfit-ablations-{os.getuid()}" / slot
 
 

@@ -20,7 +20,6 @@ import os
 import platform
 import resource
 import shlex
-import shutil
 import socket
 import subprocess
 import time
@@ -32,12 +31,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, Callable, Mapping
 
-from . import files, names
+from . import files, names, replacement
 from .errors import Interrupted, UserError
 from .flags import FLAGS, result_flags
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+# What only a run that is not finished needs: to go on, and to go back to its best epoch.
+CHECKPOINTS, BEST = "checkpoint*", "best.*"
 
 # Raised when a stage's results change for the same flags and inputs: its older runs then count as stale.
 STAGE_VERSIONS = {"get_data": 1, "prepare_wiki": 1, "create_toks": 1, "tok2id": 1, "pretrain_lm": 1, "finetune_lm": 1,
@@ -82,10 +83,32 @@ def file_input(path: Path) -> Input:
 
 
 def read_manifest(folder: Path, made_by: str) -> dict:
-    """The manifest of an artefact; raises UserError that names the command which makes it."""
+    """The manifest of an artefact; raises UserError that names the command which makes it, also where a file is lost."""
     if not (folder / MANIFEST).exists():
         raise UserError(f"{folder} is missing or unfinished; run first: {made_by}")
-    return files.read_json(folder / MANIFEST)
+    manifest = files.read_json(folder / MANIFEST)
+    if lost := lost_file(folder, manifest):
+        raise UserError(f"{lost}; run first: {made_by}")
+    return manifest
+
+
+def lost_file(folder: Path, manifest: dict) -> str | None:
+    """What is wrong with an artefact's files, by name and size: the first that was deleted, or cut off by a copy that
+    broke; None when all are there. Manifests of earlier versions do not say which files they are of."""
+    for name, size in manifest.get("files", {}).items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path} is missing"
+        if path.stat().st_size != size:
+            return f"{path} has {path.stat().st_size:,} bytes, where {size:,} were written"
+    return None
+
+
+def artefact_files(folder: Path) -> dict[str, int]:
+    """The sizes by name of what a run has made in a folder of its own."""
+    return {path.name: path.stat().st_size for path in sorted(folder.iterdir())
+            if path.is_file() and path.name != MANIFEST and not path.name.startswith(".")
+            and not path.match(CHECKPOINTS) and not path.match(BEST)}
 
 
 def artefact_input(folder: Path, made_by: str, content: bool = False) -> Input:
@@ -227,6 +250,7 @@ class Run:
     folder: Path
     record: dict
     artefact: Path | None = None
+    shared: bool = False
     quiet: bool = False
     resumed: bool = False
     reused: bool = False
@@ -287,9 +311,29 @@ class Run:
             if not interrupted and not isinstance(error, UserError):
                 self._log("".join(traceback.format_exception(kind, error, trace)).rstrip())
             self.save()
+            self._keep_replaced()
         for lock in self._locks:
             lock.close()
         return False
+
+    def whereabouts(self, path: Path) -> Path:
+        """Where a file lies now that this run reads: what it replaces has been set aside."""
+        if not path.exists() and self.artefact is not None and path.parent.resolve() == self.artefact.resolve():
+            return self.artefact / replacement.ASIDE / path.name
+        return path
+
+    def _keep_replaced(self) -> None:
+        """After a failure: what this run was to replace gets its place back, unless this one has come so far that it
+        can go on."""
+        folders = _folders(self.folder, self.artefact)
+        aside = [folder / replacement.ASIDE for folder in folders if (folder / replacement.ASIDE).exists()]
+        if not aside:
+            return
+        if can_go_on(self.artefact):
+            print(f"{self.id}: the earlier run stays in {' and '.join(map(names.shown, aside))} until this one is "
+                  f"finished; asked for as it was made, it is put back", flush=True)
+        else:
+            put_back(self.folder, self.artefact, self.shared)
 
     def save(self) -> None:
         """Writes run.json with the time and memory spent so far."""
@@ -307,10 +351,13 @@ class Run:
         self.record["metrics"] = metrics or {}
         self.record.update(facts)
         if self.artefact is not None:
-            files.write_json(self.artefact / MANIFEST, self.manifest(**facts))
+            made = {} if self.shared else {"files": artefact_files(self.artefact)}
+            files.write_json(self.artefact / MANIFEST, self.manifest(**facts, **made))
         self.record["status"] = "finished"
         self.record["error"] = None
         self.save()
+        for folder in _folders(self.folder, self.artefact):
+            replacement.forget(folder)
 
     def manifest(self, **facts: Any) -> dict:
         """What the artefact says of itself to the stages that read it."""
@@ -333,33 +380,41 @@ class Run:
 
 
 def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input], *, artefact: Path | None = None,
-             resolved: dict | None = None, dataset: str | None = None, program: tuple[str, ...] = ()) -> Run:
+             shared: bool = False, resolved: dict | None = None, dataset: str | None = None,
+             program: tuple[str, ...] = ()) -> Run:
     """Decides what asking for a run means, before any work: new, reused, resumed or refused.
 
     stage: the script's function; its name is the stage's and its signature holds the defaults.
     flags: every flag of it with its value, among them `results_dir`, `overwrite` and `quiet`.
     resolved: values that a default left open (sizes read from weights); they take the flags' place in the fingerprint.
     inputs: by role, e.g. {"ids": ..., "language_model": ...}.
-    artefact: folder of what the run makes beside its record.
+    artefact: folder of what the run makes beside its record. shared: others' files lie there too (a dataset's folder);
+        of what it makes there a run then replaces only the manifest beforehand.
     program: see `command_line`.
 
     Only flags that differ from their default enter the fingerprint, so that a flag added to a stage later leaves
     the runs made before it as they were.
 
     Returns a Run; `reused` says that it is finished already and nothing is to be done, `resumed` that a checkpoint
-    of it may lie in the artefact's folder. A run that failed before it made anything stands in nobody's way. Raises
-    UserError when the name is taken by a run with other flags or
-    other inputs, or while another process makes it.
+    of it may lie in the artefact's folder. A run that failed before it made anything stands in nobody's way. What is
+    replaced is set aside (`replacement`) until the new run is finished. Raises UserError when the name is taken by a run
+    with other flags or other inputs, or while another process makes it.
     """
     overwrite, quiet, name = flags["overwrite"], flags["quiet"], stage.__name__
     folder = names.run_folder(names.results_folder(flags["results_dir"]), run_id)
     config = {**config_of(stage, flags), **(resolved or {})}
     mark = fingerprint(name, config, inputs)
     locks = [_locked(folder, run_id)]
-    old = files.read_json(folder / "run.json") if (folder / "run.json").exists() else None
+    try:
+        _mend(folder, artefact, shared, run_id, None if overwrite else mark)
+    except UserError:
+        locks[0].close()
+        raise
+    old = _said(folder / "run.json")
     beside = artefact / MANIFEST if artefact is not None else None
-    made = files.read_json(beside) if beside is not None and beside.exists() else None
-    complete = artefact is None or (made is not None and made["fingerprint"] == mark)
+    made = _said(beside) if beside is not None else None
+    lost = lost_file(artefact, made) if made is not None else None
+    complete = artefact is None or (made is not None and made["fingerprint"] == mark and lost is None)
     replaced = overwrite or (old is not None and old["fingerprint"] != mark and left_nothing(old, folder, artefact))
     if not replaced and old is not None and old["fingerprint"] == mark:
         others = [given.path for role, given in inputs.items()
@@ -370,7 +425,7 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
 
     if not replaced:
         if old is not None and old["fingerprint"] == mark and old["status"] == "finished" and complete:
-            run = Run(run_id, folder, old, artefact, quiet, reused=True, _locks=locks)
+            run = Run(run_id, folder, old, artefact, shared, quiet, reused=True, _locks=locks)
             print(f"{run_id}: already done, reused ({names.shown(folder)})", flush=True)
             return run
         # The artefact may be another run's although the record is this one's: made with another --results_dir.
@@ -378,6 +433,8 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
             if known is not None and known["fingerprint"] != mark:
                 locks[0].close()
                 raise UserError(refusal(stage, run_id, place, known, config, inputs, artefact is not None))
+        if lost is not None:
+            print(f"{run_id}: made again, as {lost}", flush=True)
 
     precision = flags.get("precision", "auto")
     if flags.get("cuda_id") not in (None, -1) or precision not in ("auto", "full"):
@@ -388,12 +445,16 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     if artefact is not None:
         # Another record of the same artefact, in another --results_dir, has another lock.
         locks.append(_locked(artefact, run_id))
-    if replaced and old is not None:
-        for leftover in folder.iterdir():
-            if leftover.name != ".lock":
-                leftover.unlink() if leftover.is_file() else shutil.rmtree(leftover)
-    if beside is not None:
-        beside.unlink(missing_ok=True)
+    if old is not None and old["status"] != "finished" and not replaced:
+        # Goes on, beside what it has made so far; a manifest would say that all of it is there.
+        if beside is not None:
+            beside.unlink(missing_ok=True)
+    elif old is not None and left_nothing(old, folder, artefact):
+        replacement.clear(folder)
+    else:
+        replacement.set_aside(folder)
+        if artefact is not None:
+            replacement.set_aside(artefact, _alone(shared))
 
     resumed = old is not None and old["fingerprint"] == mark and old["status"] != "finished" and not replaced
     git = _git()
@@ -412,7 +473,7 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
         "git": git, "versions": _versions(), "started": _now(), "wall_seconds": 0.0, "peak_memory_mb": 0.0,
         "sessions": [session], "metrics": {},
     }
-    run = Run(run_id, folder, record, artefact, quiet, resumed=resumed, _locks=locks)
+    run = Run(run_id, folder, record, artefact, shared, quiet, resumed=resumed, _locks=locks)
     if resumed:
         record["started"] = old["started"]
         record["sessions"] = old["sessions"] + [session]
@@ -429,8 +490,56 @@ def left_nothing(old: dict, folder: Path, artefact: Path | None) -> bool:
     if old["status"] != "failed" or old["metrics"]:
         return False
     epochs = folder / "metrics.jsonl"
-    kept = [] if artefact is None else [*artefact.glob(MANIFEST), *artefact.glob("checkpoint*")]
+    kept = can_go_on(artefact) or (artefact is not None and (artefact / MANIFEST).exists())
     return not kept and not (epochs.exists() and epochs.stat().st_size)
+
+
+def can_go_on(artefact: Path | None) -> bool:
+    """Whether a run that was not finished left a checkpoint."""
+    return artefact is not None and any(artefact.glob(CHECKPOINTS))
+
+
+def _folders(folder: Path, artefact: Path | None) -> list[Path]:
+    return [folder] if artefact is None else [folder, artefact]
+
+
+def _alone(shared: bool) -> str | None:
+    return MANIFEST if shared else None
+
+
+def put_back(folder: Path, artefact: Path | None, shared: bool) -> None:
+    """What was set aside, a run's record and its artefact, takes its place again."""
+    back = [] if artefact is None else [replacement.put_back(artefact, _alone(shared))]
+    if any([*back, replacement.put_back(folder)]):
+        print(f"{folder.name}: the earlier run is kept as it was", flush=True)
+
+
+def _mend(folder: Path, artefact: Path | None, shared: bool, run_id: str, asked: str | None) -> None:
+    """Puts back what a process that was killed had set aside: when its own run cannot go on, or the earlier one is asked
+    for. asked: the fingerprint of what is asked for; None to replace what is there."""
+    folders = _folders(folder, artefact)
+    if not any((place / name).exists() for place in folders for name in (replacement.ASIDE, replacement.MOVING)):
+        return
+    lock = _locked(artefact, run_id) if artefact is not None else None
+    for place in folders:
+        replacement.mend(place)
+    begun = _said(folder / "run.json")
+    finished = begun is not None and begun["status"] == "finished"
+    earlier = _said(folder / replacement.ASIDE / "run.json")
+    if earlier is None and artefact is not None:
+        earlier = _said(artefact / replacement.ASIDE / MANIFEST)
+    goes_on = begun is not None and not finished and begun["fingerprint"] == asked
+    if finished and (artefact is None or (artefact / MANIFEST).exists()):
+        for place in folders:
+            replacement.forget(place)
+    elif not can_go_on(artefact) or (earlier is not None and earlier["fingerprint"] == asked and not goes_on):
+        put_back(folder, artefact, shared)
+    if lock is not None:
+        lock.close()
+
+
+def _said(path: Path) -> dict | None:
+    return files.read_json(path) if path.exists() else None
 
 
 def _locked(folder: Path, run_id: str) -> IO:
@@ -439,7 +548,7 @@ def _locked(folder: Path, run_id: str) -> IO:
     Raises UserError when another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = open(folder / ".lock", "w", encoding="ascii")
+    lock = open(folder / replacement.LOCK, "w", encoding="ascii")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

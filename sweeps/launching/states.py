@@ -105,7 +105,10 @@ def _complete(run: Lineage, record: dict) -> bool:
     if run.artefact is None:
         return all(place.exists() for place in run.writes)
     manifest = run.artefact / records.MANIFEST
-    return manifest.exists() and files.read_json(manifest)["fingerprint"] == record["fingerprint"]
+    if not manifest.exists():
+        return False
+    made = files.read_json(manifest)
+    return made["fingerprint"] == record["fingerprint"] and records.lost_file(run.artefact, made) is None
 
 
 def _progress(record: dict) -> str:
