@@ -1,7 +1,8 @@
 """Ours and stock fastai in turn, round after round: medians, ratios within a round, and their spread.
 
-Writes results/tables/speed.json (every measurement), .csv and .md, and results/figures/speed.pdf and .png. Each
-measurement is a process of its own (speed_measure.py). Called by sweeps/speed.sh.
+Writes results/tables/speed.json (every measurement), .csv and .md, and results/figures/speed.pdf and .png; with --name
+speed-NAME.json and so on, so that another machine's can stand beside. Each measurement is a process of its own
+(speed_measure.py). Called by sweeps/speed.sh.
 """
 
 import argparse
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "imdb_scripts"))
 
 from speed_measure import SIZES  # noqa: E402
-from ulmfit import files, machine, vocab  # noqa: E402
+from ulmfit import files, machine, names, vocab  # noqa: E402
 from ulmfit.errors import UserError  # noqa: E402
 from ulmfit.names import DataFolder  # noqa: E402
 from ulmfit.tokenization import available_cores  # noqa: E402
@@ -38,10 +39,12 @@ class Work:
     variants: dict[str, dict] = field(default_factory=lambda: {"default": {}})
 
 
-def works(data: str, threads: int) -> list[Work]:
+def works(data: str, threads: int, bfloat16: bool) -> list[Work]:
+    """bfloat16: whether the processor multiplies it; without it the default is full precision."""
     common = {"data": data, "threads": threads}
     lm, clas = {**common, "documents": 2000, "bs": 64}, {**common, "bs": 32}
-    every = {"default": {}, "full precision": FULL, "sampled": SAMPLED}
+    precisions = {"default": {}, **({"full precision": FULL} if bfloat16 else {})}
+    every = {**precisions, "sampled": SAMPLED}
     return [
         Work("tokens", "create_toks, 25,000 reviews", "tokens/s",
              {**common, "documents": 25_000, "workers": threads}),
@@ -50,18 +53,15 @@ def works(data: str, threads: int) -> list[Work]:
         Work("lm paper", "LM step, paper's size (emb 400, hidden 1152, 3 layers)", "tokens/s",
              {**lm, "model": SIZES["paper"], "batches": 4}, every),
         Work("clas small", "classifier training, small, all groups, 256 reviews, bs 32", "documents/s",
-             {**clas, "model": SIZES["small"], "documents": 256}, {"default": {}, "full precision": FULL}),
+             {**clas, "model": SIZES["small"], "documents": 256}, precisions),
         Work("clas paper", "classifier training, paper's size, 64 reviews, bs 16", "documents/s",
-             {**clas, "bs": 16, "model": SIZES["paper"], "documents": 64}, {"default": {}, "full precision": FULL}),
+             {**clas, "bs": 16, "model": SIZES["paper"], "documents": 64}, precisions),
         Work("head small", "classifier training, small, last group alone, 512 reviews", "documents/s",
-             {**clas, "model": SIZES["small"], "documents": 512, "unfrozen": False},
-             {"default": {}, "full precision": FULL}),
+             {**clas, "model": SIZES["small"], "documents": 512, "unfrozen": False}, precisions),
         Work("eval small", "evaluation, small, 1,024 reviews", "documents/s",
-             {**clas, "bs": 64, "model": SIZES["small"], "documents": 1024, "predict": True},
-             {"default": {}, "full precision": FULL}),
+             {**clas, "bs": 64, "model": SIZES["small"], "documents": 1024, "predict": True}, precisions),
         Work("eval paper", "evaluation, paper's size, 256 reviews", "documents/s",
-             {**clas, "bs": 64, "model": SIZES["paper"], "documents": 256, "predict": True},
-             {"default": {}, "full precision": FULL}),
+             {**clas, "bs": 64, "model": SIZES["paper"], "documents": 256, "predict": True}, precisions),
         Work("help", "train_clas.py --help, against importing fastai.text.all", "calls/s", common),
     ]
 
@@ -117,12 +117,13 @@ def gflops(entry: dict, rate: float, words: int) -> float | None:
 
 def compare(data: str, rounds: int, only: list[str]) -> dict:
     threads = available_cores()
-    chosen = [work for work in works(data, threads) if not only or work.name in only]
-    found: dict = {"machine": about_machine(threads), "rounds": rounds,
+    about = about_machine(threads)
+    chosen = [work for work in works(data, threads, bool(about["bfloat16"])) if not only or work.name in only]
+    found: dict = {"machine": about, "rounds": rounds,
                    "words": len(vocab.load_vocab(DataFolder(data).ids(False))), "works": [], "growth": {}, "product": {}}
     for precision in ("bf16", "full"):
         # What the processor only imitates takes a minute a product of the larger size.
-        n = 2048 if precision == "full" or found["machine"]["bfloat16"] else 512
+        n = 2048 if precision == "full" or about["bfloat16"] else 512
         found["product"][precision] = measured("product", "ours", {"n": n, "precision": precision,
                                                                    "threads": threads})["rate"]
         print(f"matrix product, {precision}: {found['product'][precision]:,.0f} GFLOP/s", flush=True)
@@ -207,20 +208,20 @@ def markdown(found: dict) -> str:
     return "\n".join([*lines, ""])
 
 
-def write(found: dict) -> None:
+def write(found: dict, stem: str = "speed") -> None:
     import pandas as pd
 
     tables, figures = ROOT / "results" / "tables", ROOT / "results" / "figures"
     for folder in (tables, figures):
         folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(tables / "speed.json", json.dumps(found, indent=1) + "\n")
+    files.write_text(tables / f"{stem}.json", json.dumps(found, indent=1) + "\n")
     frame = pd.DataFrame([row for entry in found["works"] for row in summary(entry, found)])
-    files.write_text(tables / "speed.csv", frame.to_csv(index=False, float_format="%.6g"))
-    files.write_text(tables / "speed.md", markdown(found))
-    draw(found, figures)
+    files.write_text(tables / f"{stem}.csv", frame.to_csv(index=False, float_format="%.6g"))
+    files.write_text(tables / f"{stem}.md", markdown(found))
+    draw(found, figures, stem)
 
 
-def draw(found: dict, folder: Path) -> None:
+def draw(found: dict, folder: Path, stem: str) -> None:
     """Left: how many times as fast as stock, with the extremes. Right: what one unit costs as something grows."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -261,7 +262,7 @@ def draw(found: dict, folder: Path) -> None:
         axes.tick_params(axis="x", labelsize=6, labelrotation=30)
         axes.tick_params(axis="y", labelsize=6)
     for suffix in ("pdf", "png"):
-        with files.replacing(folder / f"speed.{suffix}") as temporary:
+        with files.replacing(folder / f"{stem}.{suffix}") as temporary:
             figure.savefig(temporary, format=suffix, dpi=200)
 
 
@@ -269,15 +270,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default=str(ROOT / "data" / "imdb"), help="folder of IMDb, tokenized and numericalized")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--name", default="", help="of the machine, in the names of the files; without it they are speed.*")
     parser.add_argument("--only", nargs="*", default=[], help="some of the works alone: prints, and writes nothing")
     given = parser.parse_args()
     folder = DataFolder(given.data)
+    try:
+        names.check_id(given.name, "name")
+    except UserError as error:
+        sys.exit(f"speed: {error}")
     if not (folder.ids(False) / "manifest.json").exists():
         sys.exit(f"speed: {given.data} has no ids; run get_data, create_toks and tok2id --max_vocab=30000 first")
     try:
         found = compare(given.data, given.rounds, given.only)
         if not given.only:
-            write(found)
+            write(found, "-".join(filter(None, ["speed", given.name])))
     except UserError as error:
         sys.exit(f"speed: {error}")
 

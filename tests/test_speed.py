@@ -82,7 +82,8 @@ def test_ratios_are_those_of_the_same_round():
     assert (default["median"], default["lowest"], default["highest"], default["peak_memory_mb"]) == (40, 30, 200, 102)
 
 
-def test_tables_and_figure(tmp_path, monkeypatch):
+@pytest.mark.parametrize("stem", ["speed", "speed-other"])
+def test_tables_and_figure(tmp_path, monkeypatch, stem):
     monkeypatch.setattr(speed, "ROOT", tmp_path)
     about = {"processor": "a processor", "threads": 2, "bfloat16": [], "torch": "1", "fastai": "2", "spacy": "3"}
     found = {"machine": about, "rounds": 3, "words": 30_009, "product": {"bf16": 2000.0, "full": 400.0},
@@ -90,16 +91,16 @@ def test_tables_and_figure(tmp_path, monkeypatch):
                        entry("help", [1], default=[10])],
              "growth": {what: [{"size": 10, "rate": 5.0}, {"size": 100, "rate": 4.0}]
                         for what in ("words in the vocabulary", "hidden size", "tokens of a document", "reviews")}}
-    speed.write(found)
+    speed.write(found, stem)
     tables = tmp_path / "results" / "tables"
-    assert json.loads((tables / "speed.json").read_text()) == found
-    rows = list(csv.DictReader((tables / "speed.csv").read_text().splitlines()))
+    assert json.loads((tables / f"{stem}.json").read_text()) == found
+    rows = list(csv.DictReader((tables / f"{stem}.csv").read_text().splitlines()))
     assert [row["whose"] for row in rows] == ["stock", "ours, default", "ours, sampled", "stock", "ours, default"]
     assert float(rows[1]["ratio"]) == 3 and float(rows[0]["part_of_limit"]) == pytest.approx(
         20 * speed.gflop_a_token(MODEL, 30_009) / 400, rel=1e-4)
-    assert "| lm small, measured | ours, default | 60 tokens | **3.0** (2.5 to 3.0) |" in (tables / "speed.md").read_text()
+    assert "| lm small, measured | ours, default | 60 tokens | **3.0** (2.5 to 3.0) |" in (tables / f"{stem}.md").read_text()
     for suffix, begins in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
-        assert (tmp_path / "results" / "figures" / f"speed.{suffix}").read_bytes().startswith(begins)
+        assert (tmp_path / "results" / "figures" / f"{stem}.{suffix}").read_bytes().startswith(begins)
 
 
 def test_without_ids_it_says_what_to_run(tmp_path):
@@ -107,6 +108,18 @@ def test_without_ids_it_says_what_to_run(tmp_path):
                           capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == f"speed: {tmp_path} has no ids; run get_data, create_toks and tok2id --max_vocab=30000 first\n"
+
+
+def test_without_bfloat16_the_default_is_measured_once():
+    labels = [{work.name: list(work.variants) for work in speed.works("data", 2, quick)} for quick in (True, False)]
+    assert labels[0]["lm small"] == ["default", "full precision", "sampled"] and labels[0].keys() == labels[1].keys()
+    assert labels[1]["lm small"] == ["default", "sampled"] and labels[1]["clas small"] == ["default"]
+
+
+def test_a_name_that_is_no_files_is_refused():
+    done = subprocess.run([sys.executable, str(ROOT / "sweeps" / "speed.py"), "--name", "../up"], capture_output=True,
+                          text=True)
+    assert done.returncode == 1 and done.stderr.startswith("speed: --name='../up': ")
 
 
 def test_quality_is_kept_a_row_a_model(tmp_path, monkeypatch):
