@@ -25,31 +25,36 @@ def blocks(study: Study, results: list[Result], by: list[str], broken: Sequence[
     check_names(by, results, "by")
     by_dataset: dict[str, dict[tuple, list[Result]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
-        row = tuple((flag, shown_value(result.value(flag))) for flag in by)
-        by_dataset[result.dataset][row].append(result)
+        by_dataset[result.dataset][_row(result, by)].append(result)
     problems: dict[str, dict[tuple, list[str]]] = defaultdict(lambda: defaultdict(list))
     for result, problem in broken:
-        row = tuple((flag, shown_value(result.value(flag))) for flag in by)
-        problems[result.dataset][row].append(problem.split(":")[0])
+        problems[result.dataset][_row(result, by)].append(problem.split(":")[0])
     study.outcomes.prefetch(run.folder for result in results for run in (result.val, result.test) if run is not None)
     found = []
-    for dataset, rows in sorted(by_dataset.items()):
+    for dataset in sorted({*by_dataset, *problems}):
+        rows = by_dataset[dataset]
         for members in rows.values():
             _check_seeds_alone(members, by)
-        every = [result for members in rows.values() for result in members]
+        every = [result for members in rows.values() for result in members] or \
+            [result for result, _ in broken if result.dataset == dataset]
         flags = list(dict.fromkeys(flag for result in every for flag in result.setting if flag not in by))
         varying = [flag for flag in flags if len({repr(result.setting.get(flag)) for result in every}) > 1]
         constant = {flag: every[0].setting[flag] for flag in flags if flag not in varying}
         there = {**{row: [] for row in problems[dataset]}, **rows}
         ordered = sorted(there.items(), key=lambda item: [_sortable(value) for _, value in item[0]])
         default = next((row for row, members in ordered if members and not set(by) & set(members[0].setting)),
-                       next(row for row, members in ordered if members))
+                       next((row for row, members in ordered if members), None))
         entries = [entry_of(", ".join(f"{flag}={value}" for flag, value in row), members, study.outcomes,
                             reference=row == default, note=counted(problems[dataset].get(row, ())))
                    for row, members in ordered]
         notes = [f"From row to row these differ too: {', '.join(varying)}."] if varying else []
         found.append(Block("ablation", dataset, entries, constant, notes, corpus=every[0].corpus))
     return found
+
+
+def _row(result: Result, by: list[str]) -> tuple[tuple[str, str], ...]:
+    """The row that a result stands in: each of the flags with its value as it is shown."""
+    return tuple((flag, shown_value(result.value(flag))) for flag in by)
 
 
 def _sortable(value: str) -> tuple:

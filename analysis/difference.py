@@ -1,6 +1,5 @@
 """In which flags, inputs and versions two runs differ."""
 
-import importlib
 import inspect
 from collections import deque
 from typing import Iterator
@@ -10,6 +9,7 @@ from ulmfit import records
 from . import archive
 from .aligned import align
 from .archive import Archive, Run
+from .settings import stage_function
 
 _ABSENT = "-"
 
@@ -53,7 +53,7 @@ def differences(runs: Archive, first: Run, second: Run) -> list[tuple[str, str, 
 
 def _defaults(stage: str, flags: dict) -> dict:
     """Of these flags those that the stage has, with the value that a record without them stands for."""
-    function = getattr(importlib.import_module("analysis.ensemble" if stage == "ensemble" else stage), stage)
+    function = stage_function(stage)
     known = inspect.signature(function).parameters
     return {name: records.first_default(function, name) for name in flags if name in known}
 

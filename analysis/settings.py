@@ -73,7 +73,7 @@ class Result:
         flags = run.record.get("flags", {})
         if flag in flags:
             return flags[flag]
-        return records.first_default(_stage(run.stage), flag)
+        return records.first_default(stage_function(run.stage), flag)
 
     def has_stage(self, name: str) -> bool:
         """Whether the stage that a flag is of, by its prefix, is behind this result."""
@@ -89,8 +89,9 @@ class Result:
 
 
 @lru_cache(maxsize=None)
-def _stage(name: str) -> Callable:
-    return getattr(importlib.import_module(name), name)
+def stage_function(name: str) -> Callable:
+    """The function that makes runs of a stage; its signature has the flags' defaults."""
+    return getattr(importlib.import_module("analysis.ensemble" if name == "ensemble" else name), name)
 
 
 class Chain:

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from analysis import figures, paper, report, study, style, tables
+from analysis import commands, figures, paper, report, study, style, tables
 from analysis.archive import Run
 from analysis.comparison import Block
 from flow import interpret
@@ -474,3 +474,9 @@ def test_titles_name_what_tells_the_blocks_of_a_dataset_apart():
     # What the title says anyhow is not said twice.
     assert titles({"cl": 15}, {"cl": 10, "bpe": True}, {"n_labels": 1000}, dataset="x") == [
         "x", "x, subwords", "x, 1,000 labels"]
+
+
+def test_a_folder_is_no_page(made, tmp_path):
+    with pytest.raises(UserError, match=r"--output=.* is a folder; name a file, as .*report.html"):
+        commands.report(results_dir=str(made.folder), output=str(tmp_path))
+    assert not any(tmp_path.iterdir())

@@ -467,6 +467,53 @@ def test_a_sweep_shows_what_failed(small):
     assert line_of(made.frame, "last=True")["note"] == "3 runs failed"
 
 
+def test_a_sweep_of_which_all_failed_is_a_block_too(small):
+    small.corpus("imdb")
+    run = small.classifier("imdb", small.language_model("imdb", "wiki--pretrain_lm--fwd--word--wiki--all--s0"), 9,
+                           flags={"lr": 0.3})
+    small.save(run, status="failed", error="RuntimeError: out of memory")
+    made, blocks = tables.ablation(study.load(small.folder), "lr", where="last=False")
+    assert [block.dataset for block in blocks] == ["imdb", "trec6"]
+    line = line_of(made.frame, "lr=0.3", dataset="imdb")
+    assert line["n_seeds"] == 0 and line["note"] == "1 run failed"
+
+
+def test_what_nobody_knows_the_making_of_is_named(small):
+    assert study.load(small.folder).left_out() == []
+    shutil.rmtree(small.folder / "runs" / "trec6--finetune_lm--fwd--word--default--all--s1")
+    [line] = study.load(small.folder).left_out()
+    assert "2 classifiers, as trec6--train_clas--fwd--word--" in line
+    assert "trec6--finetune_lm--fwd--word--default--all--s1" in line
+    assert line_of(frame_of(small.folder), "last")["n_seeds"] == 2
+
+
+def test_runs_on_all_labels_are_not_hidden_by_a_fuller_subset(small):
+    subset = small.subset("trec6", 500, 0)
+    model = small.language_model("trec6", "wiki--pretrain_lm--fwd--word--wiki--all--s0", "few", subset=subset)
+    small.classifier("trec6", model, 20, "few", subset=subset)
+    small.classifier("trec6", model, 20, "few-last", {"last": True, "use_discriminative": False, "lr": 0.001,
+                                                      "use_regular_schedule": True, "early_stopping": True}, subset=subset)
+    for seed in range(3):
+        shutil.rmtree(small.folder / "runs" / LAST.replace("s1", f"s{seed}"))
+    for seed in (1, 2):
+        shutil.rmtree(small.folder / "runs" / LAST.replace("last", "default").replace("s1", f"s{seed}"))
+    frame = frame_of(small.folder)
+    assert frame["n_labels"].isna().all() and line_of(frame, "freez + discr + stlr")["n_seeds"] == 1
+    made, _ = tables.paper_table(study.load(small.folder), "table7")
+    assert "1 such set" in made.markdown()
+
+
+def test_a_dataset_in_a_folder_of_another_name_is_no_missing_one(tmp_path):
+    made = Made(tmp_path / "results")
+    made.corpus("questions")
+    made.run("get_data", "questions--get_data", {"name": "trec6"}, {}, splits={})
+    made.classifier("questions", made.language_model("questions", made.pretrained()), 5)
+    found = study.load(made.folder)
+    [lines] = [missing_rows(section, None) for section in sections(found, made.folder / "figures")
+               if section.product.name == "table7"]
+    assert "TREC-6: no run" not in lines and "IMDb: no run" in lines
+
+
 def test_the_papers_numbers_stand_beside_the_papers_rows_alone(small):
     model = small.language_model("trec6", small.pretrained(backwards=True), backwards=True)
     small.classifier("trec6", model, 6, backwards=True)
