@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 
 import flow
 from flow import CLASSES
-from ulmfit import baseline, metrics, names, predictions, vocab
+from ulmfit import baseline, files, metrics, names, predictions, vocab
 from ulmfit.errors import UsageError, UserError
 from ulmfit.names import DataFolder
 from ulmfit.predictions import Predictions
@@ -164,8 +164,10 @@ def test_val_is_evaluated_without_the_test_split(world, tmp_path):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes((world[0] / "word" / kind / f"{split}{suffix}").read_bytes())
     for kind in ("tokens", "ids"):
-        (tmp_path / "imdb/word" / kind / "manifest.json").write_bytes(
-            (world[0] / "word" / kind / "manifest.json").read_bytes())
+        made = files.read_json(world[0] / "word" / kind / "manifest.json")
+        there = {path.name for path in (tmp_path / "imdb/word" / kind).iterdir()}
+        files.write_json(tmp_path / "imdb/word" / kind / "manifest.json",
+                         {**made, "files": {name: size for name, size in made["files"].items() if name in there}})
     call((tmp_path / "imdb", tmp_path / "results"))
     same = names.run_folder(tmp_path / "results", TFIDF_VAL) / "predictions.csv"
     assert same.read_bytes() == (names.run_folder(world[1], TFIDF_VAL) / "predictions.csv").read_bytes()
@@ -260,10 +262,13 @@ def test_mistakes_are_refused_in_one_line(world):
 def test_a_token_file_cut_short_is_refused(world):
     path = world[0] / "word/tokens/val.txt"
     whole = path.read_bytes()
-    path.write_bytes(whole[:whole.rindex(b"\n", 0, -1) + 1])
+    last = whole.rindex(b"\n", 0, -1)
     try:
-        with pytest.raises(UserError, match="val.txt holds 29 documents and the ids 30"):
-            call(world, ngrams=4)
+        for damaged, message in ((whole[:last + 1], "val.txt has .* bytes, where .* were written; run first: .*create_toks"),
+                                 (whole[:last] + b" " + whole[last + 1:], "val.txt holds 29 documents and the ids 30")):
+            path.write_bytes(damaged)
+            with pytest.raises(UserError, match=message):
+                call(world, ngrams=4)
     finally:
         path.write_bytes(whole)
     folder = DataFolder(world[0])
