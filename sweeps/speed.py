@@ -256,7 +256,7 @@ def draw(found: dict, folder: Path, stem: str) -> None:
         axes.set_xlabel(what, fontsize=7)
         axes.set_ylabel("documents/s" if what.startswith("tokens of") else "tokens/s", fontsize=7)
         for axis, sizes in ((axes.xaxis, [row["size"] for row in cases]), (axes.yaxis, [row["rate"] for row in cases])):
-            axis.set_major_locator(FixedLocator(sizes))
+            axis.set_major_locator(FixedLocator(apart(sizes)))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
             axis.set_minor_locator(NullLocator())
         axes.tick_params(axis="x", labelsize=6, labelrotation=30)
@@ -264,6 +264,15 @@ def draw(found: dict, folder: Path, stem: str) -> None:
     for suffix in ("pdf", "png"):
         with files.replacing(folder / f"{stem}.{suffix}") as temporary:
             figure.savefig(temporary, format=suffix, dpi=200)
+
+
+def apart(values: list[float], ratio: float = 1.15) -> list[float]:
+    """Those of positive values that can be written beside a logarithmic axis without touching, the largest first."""
+    kept: list[float] = []
+    for value in sorted(values, reverse=True):
+        if not kept or kept[-1] / value >= ratio:
+            kept.append(value)
+    return kept
 
 
 def main() -> None:

@@ -110,6 +110,11 @@ def test_without_ids_it_says_what_to_run(tmp_path):
     assert done.stderr == f"speed: {tmp_path} has no ids; run get_data, create_toks and tok2id --max_vocab=30000 first\n"
 
 
+def test_labels_of_an_axis_do_not_touch():
+    assert speed.apart([2733.0, 1056.0, 2751.0]) == [2751, 1056]
+    assert speed.apart([100, 400, 1400]) == [1400, 400, 100]
+
+
 def test_without_bfloat16_the_default_is_measured_once():
     labels = [{work.name: list(work.variants) for work in speed.works("data", 2, quick)} for quick in (True, False)]
     assert labels[0]["lm small"] == ["default", "full precision", "sampled"] and labels[0].keys() == labels[1].keys()
