@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from sweep_flow import Place, essence, table
+from ulmfit import files, replacement
 from ulmfit.errors import UsageError, UserError
 
 from launching import estimates, machine, plan, states, view
@@ -231,6 +232,24 @@ def test_a_failure_stops_what_depends_on_it_and_nothing_else(base, tmp_path):
     assert again.returncode == 1 and f"{bad}: begins" not in again.stdout
     assert len(place.records()[bad]["sessions"]) == sessions == 1
     assert "smoke--sample_train--3000: begins" in place.launch(f"{too_large}\n{on_it}", "--retry_failed").stdout
+
+
+def test_a_run_whose_replacement_was_cut_off_is_put_back(base, tmp_path):
+    place = base.copy(tmp_path)
+    line = place.command("train_clas", clas_id="kept", from_scratch=True, emb_sz=8, n_hid=8, n_layers=1, cl=1, threads=1,
+                         cuda_id=-1)
+    run = "smoke--train_clas--fwd--word--kept--all--s0"
+    assert place.launch(line).returncode == 0
+    before = place.records()[run]
+    artefact, = place.folder.rglob("models/clas--fwd--word--kept--*")
+    for folder in (place.results / "runs" / run, artefact):
+        replacement.set_aside(folder)
+    files.write_json(place.results / "runs" / run / "run.json",
+                     {**before, "status": "interrupted", "fingerprint": "0" * 16, "config": {"cl": 9}})
+    (artefact / "checkpoint.pt").write_bytes(b"of the other")
+    assert table(place.launch(line, "--dry_run").stdout) == {run: "to run"}
+    assert place.launch(line).returncode == 0 and place.records()[run] == before
+    assert not (artefact / "checkpoint.pt").exists() and not (artefact / ".replaced").exists()
 
 
 def test_a_run_of_the_same_name_with_other_flags_is_refused(base, tmp_path):

@@ -525,7 +525,7 @@ def _mend(folder: Path, artefact: Path | None, shared: bool, run_id: str, asked:
         replacement.mend(place)
     begun = _said(folder / "run.json")
     finished = begun is not None and begun["status"] == "finished"
-    earlier = _said(folder / replacement.ASIDE / "run.json")
+    earlier = set_aside(folder)
     if earlier is None and artefact is not None:
         earlier = _said(artefact / replacement.ASIDE / MANIFEST)
     goes_on = begun is not None and not finished and begun["fingerprint"] == asked
@@ -536,6 +536,11 @@ def _mend(folder: Path, artefact: Path | None, shared: bool, run_id: str, asked:
         put_back(folder, artefact, shared)
     if lock is not None:
         lock.close()
+
+
+def set_aside(folder: Path) -> dict | None:
+    """The record of a run that another one was to replace and has not yet, or never; None without one."""
+    return _said(folder / replacement.ASIDE / "run.json")
 
 
 def _said(path: Path) -> dict | None:

@@ -78,6 +78,9 @@ def _recorded(run: Lineage, record: dict, gone: dict[Path, dict]) -> State:
         return State(Kind.MISSING)
     same_flags = (record["config"] == run.config(record)
                   and record["stage_version"] == records.STAGE_VERSIONS[record["stage"]])
+    earlier = records.set_aside(run.folder)
+    if inputs is not None and earlier is not None and run.fingerprint(earlier, inputs) == earlier["fingerprint"]:
+        return State(Kind.MISSING, "was to be replaced, and is put back")
     if inputs is None and same_flags:
         return State(Kind.MISSING, "" if record["status"] != "finished" else "reused if its inputs come out the same")
     return State(Kind.REFUSED, records.refusal(run.stage, run.run_id, run.folder, record, run.config(record),
