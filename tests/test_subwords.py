@@ -271,6 +271,20 @@ def test_everything_stays_in_the_data_folder_and_the_workers_do_not_matter(place
     assert sorted(path.name for path in (tmp_path / "imdb").iterdir()) == ["bpe", "test.csv", "train.csv", "unsup.csv"]
 
 
+@pytest.mark.parametrize("given", ["imdb", "imdb/bpe/tokens/spm.model"])
+def test_tokens_are_made_again_by_the_model_that_lies_with_them(tmp_path, monkeypatch, given):
+    """What is replaced is moved aside first, and the model with it."""
+    monkeypatch.chdir(tmp_path)
+    flow.write_corpus(tmp_path / "imdb")
+    shared = {"dir_path": "imdb", "bpe": True, "workers": 1, "results_dir": "results", "overwrite": True, "quiet": True}
+    made = []
+    for more in ({"sp_vocab": 300}, {"sp_model": given}):
+        flow.call("create_toks", **shared, **more)
+        made.append({path.name: path.read_bytes() for path in (tmp_path / "imdb/bpe/tokens").glob("[!.]*")
+                     if path.name != "manifest.json"})
+    assert made[0] == made[1] and "spm.model" in made[0]
+
+
 def test_sentencepiece_is_trained_on_train_and_unsup_alone(tmp_path, monkeypatch):
     """Words of val and test alone, twenty times each, may not become pieces; those of unsup do."""
     monkeypatch.chdir(tmp_path)

@@ -333,7 +333,7 @@ class Run:
             print(f"{self.id}: the earlier run stays in {' and '.join(map(names.shown, aside))} until this one is "
                   f"finished; asked for as it was made, it is put back", flush=True)
         else:
-            put_back(self.folder, self.artefact, self.shared)
+            _put_back(self.folder, self.artefact, self.shared)
 
     def save(self) -> None:
         """Writes run.json with the time and memory spent so far."""
@@ -507,7 +507,7 @@ def _alone(shared: bool) -> str | None:
     return MANIFEST if shared else None
 
 
-def put_back(folder: Path, artefact: Path | None, shared: bool) -> None:
+def _put_back(folder: Path, artefact: Path | None, shared: bool) -> None:
     """What was set aside, a run's record and its artefact, takes its place again."""
     back = [] if artefact is None else [replacement.put_back(artefact, _alone(shared))]
     if any([*back, replacement.put_back(folder)]):
@@ -525,7 +525,7 @@ def _mend(folder: Path, artefact: Path | None, shared: bool, run_id: str, asked:
         replacement.mend(place)
     begun = _said(folder / "run.json")
     finished = begun is not None and begun["status"] == "finished"
-    earlier = set_aside(folder)
+    earlier = record_aside(folder)
     if earlier is None and artefact is not None:
         earlier = _said(artefact / replacement.ASIDE / MANIFEST)
     goes_on = begun is not None and not finished and begun["fingerprint"] == asked
@@ -533,12 +533,12 @@ def _mend(folder: Path, artefact: Path | None, shared: bool, run_id: str, asked:
         for place in folders:
             replacement.forget(place)
     elif not can_go_on(artefact) or (earlier is not None and earlier["fingerprint"] == asked and not goes_on):
-        put_back(folder, artefact, shared)
+        _put_back(folder, artefact, shared)
     if lock is not None:
         lock.close()
 
 
-def set_aside(folder: Path) -> dict | None:
+def record_aside(folder: Path) -> dict | None:
     """The record of a run that another one was to replace and has not yet, or never; None without one."""
     return _said(folder / replacement.ASIDE / "run.json")
 

@@ -30,7 +30,7 @@ from .errors import Interrupted, UserError
 from .hyperparameters import Optimization
 from .loaders import ClassifierLoader, LMLoader
 from .phases import Phase
-from .records import Run
+from .records import BEST, CHECKPOINTS, Run
 
 CHECKPOINT = "checkpoint.pt"
 SECONDS_BETWEEN_CHECKPOINTS = 600
@@ -453,7 +453,7 @@ class Training:
 
 def discard_checkpoint(folder: Path) -> None:
     """Removes from a model's folder what only a resume needs; called once the record says that the run is finished."""
-    for path in (folder / CHECKPOINT, *folder.glob("best.*.safetensors")):
+    for path in (*folder.glob(CHECKPOINTS), *folder.glob(BEST)):
         path.unlink(missing_ok=True)
 
 

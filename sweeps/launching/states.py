@@ -78,7 +78,7 @@ def _recorded(run: Lineage, record: dict, gone: dict[Path, dict]) -> State:
         return State(Kind.MISSING)
     same_flags = (record["config"] == run.config(record)
                   and record["stage_version"] == records.STAGE_VERSIONS[record["stage"]])
-    earlier = records.set_aside(run.folder)
+    earlier = records.record_aside(run.folder)
     if inputs is not None and earlier is not None and run.fingerprint(earlier, inputs) == earlier["fingerprint"]:
         return State(Kind.MISSING, "was to be replaced, and is put back")
     if inputs is None and same_flags:
