@@ -3,7 +3,7 @@
 Language models from random weights, one epoch of fastai's `fit_one_cycle` over 2 million tokens, 30,000 words; every
 validation by the full softmax in single precision, on 5,000 reviews of the training split that nothing else reads.
 Classifiers from a language model in full precision (their seed modulo 3 is its seed: their errors vary more than
-perplexities do, and more of them can be had), all groups, two epochs of `fit_one_cycle` over the same reviews.
+perplexities do, and more of them can be had), over the same reviews, by the two recipes of RECIPES.
 What is done is kept in results/tables/speed_quality.csv, a row a model, and not done again; which reviews a classifier
 got wrong is in speed_quality_wrong.csv. Called by sweeps/speed_quality.sh.
 """
@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Callable
@@ -31,17 +32,46 @@ from ulmfit.names import DataFolder  # noqa: E402
 TOKENS, VAL_REVIEWS = 2_000_000, 5_000
 SIZES = {"emb_sz": 200, "n_hid": 400, "n_layers": 2}
 LR, BS, BPTT = 4e-3, 64, 70
-CLAS_LR, CLAS_BS, CLAS_BPTT, CLAS_EPOCHS, CLAS_DROPMULT = 2e-3, 32, 72, 2, 0.5
+CLAS_BS, CLAS_BPTT, CLAS_DROPMULT = 32, 72, 0.5
 # Dropouts, AR and TAR are the same by default; the rest is set below. The momentum is that of fastai's text learners.
-ONE_CYCLE = ["--schedule=one_cycle", "--mom_max=0.8", "--mom_min=0.7", "--nouse_discriminative", "--eps=1e-5", "--wd=0",
-             "--clip=0"]
+ONE_CYCLE = ["--schedule=one_cycle", "--mom_max=0.8", "--mom_min=0.7", "--eps=1e-5", "--wd=0", "--clip=0"]
+SAME_RATE = "--nouse_discriminative"
 OURS = {"full precision": ["--precision=full"], "full precision, sampled": ["--precision=full", "--sampled"],
         "bfloat16": ["--precision=bf16"], "bfloat16, sampled": ["--precision=bf16", "--sampled"]}
-OURS_CLAS = {"classifier, full precision": ["--precision=full"], "classifier, bfloat16": ["--precision=bf16"]}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a classifier is trained, each phase by a `fit_one_cycle` of its own.
+
+    gradual: first the last group, then the last two, an epoch each; the rate of a group is that of the one above
+    divided by 2.6, as fastai's documentation of its text learner has it. Else all groups from the start, at one rate.
+    """
+
+    what: str
+    lr: float
+    gradual: bool
+
+    def flags(self) -> list[str]:
+        return [f"--lr={self.lr}", f"--cl={EPOCHS}", *ONE_CYCLE, *([] if self.gradual else ["--startat=2", SAME_RATE])]
+
+
+EPOCHS = 2
+RECIPES = {"classifier": Recipe(f"all groups from the start, {EPOCHS} epochs", 2e-3, gradual=False),
+           "gradual classifier": Recipe(f"the last group, the last two, then all for {EPOCHS} epochs, discriminative rates",
+                                        5e-3, gradual=True)}
+CLAS_PRECISIONS = {"full precision": "full", "bfloat16": "bf16"}
 LM_OF_CLAS, LM_SEEDS = "full precision", 3
-STOCK, STOCK_CLAS = "stock", "stock classifier"
+STOCK = "stock"
+
+
+def classifiers(recipe: str) -> list[str]:
+    """Stock's and ours by this recipe."""
+    return [f"{STOCK} {recipe}", *(f"{recipe}, {precision}" for precision in CLAS_PRECISIONS)]
+
+
 # In the order in which they need one another.
-WHOSE = [STOCK, *OURS, STOCK_CLAS, *OURS_CLAS]
+WHOSE = [STOCK, *OURS, *(whose for recipe in RECIPES for whose in classifiers(recipe))]
 COLUMNS = ("whose", "seed", "tokens", "val_loss", "perplexity", "error", "minutes", "commit")
 TABLE = ROOT / "results" / "tables" / "speed_quality.csv"
 WRONG = TABLE.with_name("speed_quality_wrong.csv")
@@ -88,7 +118,7 @@ def record_of(folder: Path, stage: str, name: str) -> dict:
 
 
 def ours(folder: Path, seed: int, whose: str) -> dict:
-    command("finetune_lm", folder, "--preload=False", "--cl=1", *ONE_CYCLE, f"--lr={LR}", f"--bs={BS}",
+    command("finetune_lm", folder, "--preload=False", "--cl=1", *ONE_CYCLE, SAME_RATE, f"--lr={LR}", f"--bs={BS}",
             f"--bptt={BPTT}", f"--seed={seed}", "--train_file_id=quality", f"--lm_id={lm_id(whose)}",
             *(f"--{name}={value}" for name, value in SIZES.items()), *OURS[whose])
     record = record_of(folder, "finetune_lm", names.lm_name(False, False, lm_id(whose), "quality", seed))
@@ -107,11 +137,12 @@ def lm_of_clas(folder: Path, seed: int) -> str:
 
 def ours_clas(folder: Path, seed: int, whose: str) -> dict:
     lm_of_clas(folder, seed)
+    recipe, _, precision = whose.partition(", ")
     clas_id = lm_id(whose)
     command("train_clas", folder, f"--lm_id={lm_id(LM_OF_CLAS)}", "--lm_train_file_id=quality",
             f"--lm_seed={seed % LM_SEEDS}", "--train_file_id=quality", f"--clas_id={clas_id}", f"--seed={seed}",
-            "--startat=2", f"--cl={CLAS_EPOCHS}", *ONE_CYCLE, f"--lr={CLAS_LR}", f"--bs={2 * CLAS_BS}",
-            f"--bptt={CLAS_BPTT}", f"--dropmult={CLAS_DROPMULT}", *OURS_CLAS[whose])
+            *RECIPES[recipe].flags(), f"--bs={2 * CLAS_BS}", f"--bptt={CLAS_BPTT}", f"--dropmult={CLAS_DROPMULT}",
+            f"--precision={CLAS_PRECISIONS[precision]}")
     name = names.clas_name(False, False, "", clas_id, "quality", seed)
     record = record_of(folder, "train_clas", name)
     predicted = predictions.read(names.run_folder(folder / "results", record["id"]) / "predictions.csv")
@@ -152,7 +183,7 @@ def stock_clas(folder: Path, seed: int, whose: str) -> dict:
     import torch
     from fastai.text.all import (AWD_LSTM, Adam, DataLoaders, L, SortedDL, TensorCategory, TensorText,
                                  awd_lstm_clas_config, pad_input_chunk, set_seed, text_classifier_learner)
-    from ulmfit import models, weights
+    from ulmfit import models, phases, weights
 
     data = DataFolder(folder)
     words = vocab.load_vocab(data.ids(False))
@@ -173,10 +204,17 @@ def stock_clas(folder: Path, seed: int, whose: str) -> dict:
     source = models.language_model(len(words), **SIZES, dropmult=1.0)
     weights.load_whole(source, data.model(lm_of_clas(folder, seed)) / weights.WEIGHTS)
     learn.model[0].module.load_state_dict(source[0].state_dict())
-    learn.unfreeze()
+    recipe = RECIPES[whose.removeprefix(f"{STOCK} ")]
+    lr = recipe.lr
+    if recipe.gradual:
+        lr = slice(lr / phases.DIVISOR ** (len(learn.splitter(learn.model)) - 1), lr)
     began = time.monotonic()
     with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(CLAS_EPOCHS, CLAS_LR, cbs=[_no_validation()])
+        for last in (1, 2) if recipe.gradual else ():
+            learn.freeze_to(-last)
+            learn.fit_one_cycle(1, lr, cbs=[_no_validation()])
+        learn.unfreeze()
+        learn.fit_one_cycle(EPOCHS, lr, cbs=[_no_validation()])
         minutes = (time.monotonic() - began) / 60
         scores, labels = learn.get_preds(dl=dls.valid, act=torch.nn.Identity())
     wrong = (scores.argmax(1) != labels).numpy()
@@ -237,22 +275,29 @@ def markdown(rows: list[dict]) -> str:
              "each took is in speed.md: what ran beside these differs from row to row.", "",
              "| seed | language model | validation perplexity | against stock |", "|---|---|---|---|",
              *_lines(rows, [STOCK, *OURS], "perplexity", lambda ours, theirs: f"{100 * (ours / theirs - 1):+.2f}%")]
-    if any(row["whose"] == STOCK_CLAS for row in rows):
-        lines += ["", f"Classifiers from a language model in {LM_OF_CLAS} (of their seed modulo {LM_SEEDS}), all groups, "
-                  f"{CLAS_EPOCHS} epochs over the same reviews.", "",
-                  "| seed | classifier | validation error % | against stock |", "|---|---|---|---|",
-                  *_lines(rows, [STOCK_CLAS, *OURS_CLAS], "error", lambda ours, theirs: f"{ours - theirs:+.2f}")]
-    lines.append("")
-    of_stock = {row["seed"] for row in rows if row["whose"] == STOCK_CLAS}
-    for whose in OURS_CLAS:
-        seeds = [row["seed"] for row in rows if row["whose"] == whose and row["seed"] in of_stock]
-        if not seeds:
-            continue
-        wrong, reference = wrong_reviews(whose, seeds), wrong_reviews(STOCK_CLAS, seeds)
-        bounds = statistics.difference_interval(wrong, reference)
-        lines.append(f"{whose} less {STOCK_CLAS}, {len(seeds)} seeds: {100 * (wrong - reference).mean():+.2f} points, "
-                     f"95% interval over documents and seeds {bounds.low:+.2f} to {bounds.high:+.2f}.")
+    for recipe, how in RECIPES.items():
+        lines += _of_classifiers(rows, recipe, how)
     return "\n".join([*lines, ""])
+
+
+def _of_classifiers(rows: list[dict], recipe: str, how: Recipe) -> list[str]:
+    """A line a classifier, and one for each of ours over all its seeds; none where none was trained."""
+    reference, *of_ours = classifiers(recipe)
+    seeds = {whose: [row["seed"] for row in rows if row["whose"] == whose] for whose in (reference, *of_ours)}
+    if not any(seeds.values()):
+        return []
+    lines = ["", f"{recipe.capitalize()}s from a language model in {LM_OF_CLAS} (of their seed modulo {LM_SEEDS}): {how.what}, "
+             "over the same reviews.", "", "| seed | classifier | validation error % | against stock |", "|---|---|---|---|",
+             *_lines(rows, [reference, *of_ours], "error", lambda ours, theirs: f"{ours - theirs:+.2f}"), ""]
+    for whose in of_ours:
+        both = [seed for seed in seeds[whose] if seed in seeds[reference]]
+        if both:
+            wrong, of_stock = wrong_reviews(whose, both), wrong_reviews(reference, both)
+            bounds = statistics.difference_interval(wrong, of_stock)
+            lines.append(f"{whose} less {reference}, {len(both)} seed{'s' * (len(both) > 1)}: "
+                         f"{100 * (wrong - of_stock).mean():+.2f} points, 95% interval over documents and seeds "
+                         f"{bounds.low:+.2f} to {bounds.high:+.2f}.")
+    return lines
 
 
 def _lines(rows: list[dict], whose: list[str], measure: str, compare: Callable[[float, float], str]) -> list[str]:
@@ -285,8 +330,11 @@ def main() -> None:
             if any(row["whose"] == whose and int(row["seed"]) == seed for row in kept(TABLE)):
                 print(f"seed {seed}, {whose}: already measured", flush=True)
                 continue
-            measure = stock if whose == STOCK else ours if whose in OURS else stock_clas if whose == STOCK_CLAS else \
-                ours_clas
+            of_stock = whose.startswith(STOCK)
+            if whose in (STOCK, *OURS):
+                measure = stock if of_stock else ours
+            else:
+                measure = stock_clas if of_stock else ours_clas
             found = measure(Path(given.data), seed, whose)
             commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
             keep({**found, "whose": whose, "seed": seed, "tokens": TOKENS, "minutes": round(found["minutes"], 2),
