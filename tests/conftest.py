@@ -21,3 +21,15 @@ def base(tmp_path_factory):
     place.make([line for line in place.plan("table7_clas_finetuning") if not any(
         stage in line for stage in ("finetune_lm", "train_clas", "analysis"))])
     return place
+
+
+@pytest.fixture
+def torchs_dropout(monkeypatch):
+    """torch's dropout of weights in the place of our quick one, which draws other random numbers: for comparisons with
+    fastai's own models."""
+    import torch
+
+    from ulmfit import models
+
+    monkeypatch.setattr(models, "quick_dropout",
+                        lambda weight, p, dtype: torch.nn.functional.dropout(weight, p).to(dtype))

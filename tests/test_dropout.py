@@ -8,14 +8,17 @@ from ulmfit.dropout import quick_dropout
 
 
 @pytest.mark.parametrize("p", [0.02, 0.2, 0.5, 0.9])
-def test_share_and_mean(p):
+@pytest.mark.parametrize("dtype, precision", [(torch.float32, 2**-22), (torch.bfloat16, 2**-8)])
+def test_share_and_mean(p, dtype, precision):
     torch.manual_seed(0)
     weight = torch.ones(700, 1001)
-    dropped = quick_dropout(weight, p).float()
+    dropped = quick_dropout(weight, p, dtype)
+    assert dropped.dtype == dtype
+    dropped = dropped.float()
     share = (dropped == 0).double().mean()
     assert abs(share - p) < 5 * (p * (1 - p) / weight.numel()) ** 0.5 + 2**-16
-    # Of the kept ones each is 1 / (1 - p), to the 8 bits of bfloat16.
-    assert (dropped[dropped != 0] * (1 - p) - 1).abs().max() < 2**-8 + 2**-16 / (1 - p)
+    # Of the kept ones each is 1 / (1 - p), p being of 16 bits.
+    assert (dropped[dropped != 0] * (1 - p) - 1).abs().max() < precision + 2**-16 / (1 - p)
 
 
 def test_weights_are_dropped_independently():
@@ -32,14 +35,17 @@ def test_all_or_none(p, share):
     assert (quick_dropout(torch.ones(9, 7), p) == share).all()
 
 
-def test_gradient_is_that_of_what_was_kept():
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 0.01)])
+def test_gradient_is_that_of_what_was_kept(dtype, tolerance):
     torch.manual_seed(0)
     weight = torch.randn(33, 7, requires_grad=True)
-    dropped = quick_dropout(weight, 0.25)
-    by = torch.randn(33, 7)
-    (dropped.float() * by).sum().backward()
-    expected = torch.where(dropped != 0, by / 0.75, torch.zeros(()))
-    torch.testing.assert_close(weight.grad, expected, rtol=0.01, atol=0)
+    dropped = quick_dropout(weight, 0.25, dtype)
+    by = torch.randn(33, 7).to(dtype)
+    given = by.clone()
+    dropped.backward(given)
+    expected = torch.where(dropped != 0, by.float() / 0.75, torch.zeros(()))
+    torch.testing.assert_close(weight.grad, expected, rtol=tolerance, atol=0)
+    assert torch.equal(given, by)
 
 
 def test_a_seed_gives_the_same_and_the_generator_goes_on():

@@ -38,7 +38,7 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("dropmult", [0.0, 1.0])
-def test_language_model_equals_stock(dropmult):
+def test_language_model_equals_stock(dropmult, torchs_dropout):
     config = {**awd_lstm_lm_config, **SIZES}
     ours = models.language_model(VOCAB, **SIZES, dropmult=dropmult)
     stock = get_language_model(AWD_LSTM, VOCAB, config=config, drop_mult=dropmult)
@@ -63,7 +63,7 @@ def test_language_model_equals_stock(dropmult):
 @pytest.mark.parametrize("lengths, max_len", [([21] * 8, 28), ([21, 21, 18, 15, 15, 9, 8, 3, 1], 28),
                                               ([42, 41, 36, 22, 21, 20, 15, 8, 1], 28), ([35] * 5 + [30, 28, 2], 14)])
 @pytest.mark.parametrize("dropmult, training, tolerance", [(0.0, False, 1e-5), (0.0, True, 1e-4), (1.0, True, 1e-4)])
-def test_classifier_equals_stock_on_whole_chunks(lengths, max_len, dropmult, training, tolerance):
+def test_classifier_equals_stock_on_whole_chunks(lengths, max_len, dropmult, training, tolerance, torchs_dropout):
     # In training, batch normalisation divides by the spread of a few rows and enlarges the rounding of gradients.
     ours = our_classifier(max_len, dropmult)
     config = {**awd_lstm_clas_config, **SIZES}
@@ -208,7 +208,7 @@ def test_activation_regularization_equals_stock_without_padding():
 
 
 @pytest.mark.parametrize("lin_ftrs", [[], [30], [30, 20]])
-def test_hidden_layers_of_the_head_equal_stocks(lin_ftrs):
+def test_hidden_layers_of_the_head_equal_stocks(lin_ftrs, torchs_dropout):
     sizes = {"bptt": BPTT, "max_len": 28}
     ours = models.classifier(VOCAB, CLASSES, **SIZES, **sizes, dropmult=1.0, lin_ftrs=lin_ftrs)
     stock = get_text_classifier(AWD_LSTM, VOCAB, CLASSES, seq_len=BPTT, config={**awd_lstm_clas_config, **SIZES},

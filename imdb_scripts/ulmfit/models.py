@@ -50,7 +50,7 @@ class LookupDropout(EmbeddingDropout):
 
 
 class QuickWeightDropout(WeightDropout):
-    """fastai's, by `quick_dropout` where it trains in bfloat16 on a CPU.
+    """fastai's, by `quick_dropout` where it trains on a CPU.
 
     Without dropout it lets a model go from training to evaluation: `F.dropout` with p = 0 returns the weight itself,
     which the LSTM would register as a parameter of its own and then refuse the copy that evaluation puts in its place.
@@ -60,8 +60,9 @@ class QuickWeightDropout(WeightDropout):
         raw = self.weight_hh_l0_raw
         if self.weight_p == 0:
             self.module.weight_hh_l0 = raw.clone()
-        elif self.training and raw.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            self.module.weight_hh_l0 = quick_dropout(raw, self.weight_p)
+        elif self.training and raw.device.type == "cpu":
+            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else raw.dtype
+            self.module.weight_hh_l0 = quick_dropout(raw, self.weight_p, dtype)
         else:
             super()._setweights()
 
