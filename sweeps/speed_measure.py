@@ -305,10 +305,6 @@ def main() -> None:
 
         torch.set_num_threads(sizes["threads"])
         torch.manual_seed(0)
-        if whose == "ours":
-            from ulmfit import machine
-
-            machine.keep_freed_memory()
     found = globals()[f"{work}_{whose}"](sizes)
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
     print(json.dumps({**found, "peak_memory_mb": round(peak)}))

@@ -69,8 +69,7 @@ def keep_freed_memory() -> None:
     """Lets glibc keep what is freed for what is asked for next, where it would give large blocks back to the system and
     take fresh pages each time.
 
-    Training a small model on a CPU gains up to a sixth by it and takes a quarter more memory. Elsewhere than on glibc
-    nothing changes.
+    Elsewhere than on glibc nothing changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

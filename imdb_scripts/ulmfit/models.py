@@ -75,6 +75,12 @@ def _mend(encoder: AWD_LSTM) -> None:
         dropped.__class__, dropped.module.__class__ = QuickWeightDropout, LSTM
 
 
+def lstm_weights(model: nn.Module) -> int:
+    """How many weights the model's LSTMs have, without their biases."""
+    return sum(4 * lstm.hidden_size * (lstm.input_size + lstm.hidden_size)
+               for lstm in model.modules() if isinstance(lstm, nn.LSTM))
+
+
 class ChunkedEncoder(SentenceEncoder):
     """BPT3C: a document in chunks of bptt tokens, each starting from the state that the last one ended in.
 

@@ -275,8 +275,6 @@ class Run:
         from . import machine
 
         device, threads = machine.pick_device(cuda_id), machine.set_threads(threads)
-        if device.type == "cpu":
-            machine.keep_freed_memory()
         for place in (self.record, self.record["sessions"][-1]):
             place.update(device=str(device), threads=threads)
         self.save()
