@@ -2,8 +2,9 @@
 
 Language models from random weights, one epoch of fastai's `fit_one_cycle` over 2 million tokens, 30,000 words; every
 validation by the full softmax in single precision, on 5,000 reviews of the training split that nothing else reads.
-Classifiers from a language model in full precision (their seed modulo 3 is its seed: their errors vary more than
-perplexities do, and more of them can be had), over the same reviews, by the two recipes of RECIPES.
+Classifiers, all groups, two epochs of `fit_one_cycle` over the same reviews, from these language models in full precision
+(their seed modulo 3 is its seed: their errors vary more than perplexities do, and more of them can be had), and from one
+that was pretrained on other text (--pretrain_path), from which errors vary less, and which is what is used.
 What is done is kept in results/tables/speed_quality.csv, a row a model, and not done again; which reviews a classifier
 got wrong is in speed_quality_wrong.csv. Called by sweeps/speed_quality.sh.
 """
@@ -15,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Callable
@@ -32,46 +32,27 @@ from ulmfit.names import DataFolder  # noqa: E402
 TOKENS, VAL_REVIEWS = 2_000_000, 5_000
 SIZES = {"emb_sz": 200, "n_hid": 400, "n_layers": 2}
 LR, BS, BPTT = 4e-3, 64, 70
-CLAS_BS, CLAS_BPTT, CLAS_DROPMULT = 32, 72, 0.5
+CLAS_LR, CLAS_BS, CLAS_BPTT, CLAS_EPOCHS, CLAS_DROPMULT = 2e-3, 32, 72, 2, 0.5
 # Dropouts, AR and TAR are the same by default; the rest is set below. The momentum is that of fastai's text learners.
-ONE_CYCLE = ["--schedule=one_cycle", "--mom_max=0.8", "--mom_min=0.7", "--eps=1e-5", "--wd=0", "--clip=0"]
-SAME_RATE = "--nouse_discriminative"
+ONE_CYCLE = ["--schedule=one_cycle", "--mom_max=0.8", "--mom_min=0.7", "--nouse_discriminative", "--eps=1e-5", "--wd=0",
+             "--clip=0"]
 OURS = {"full precision": ["--precision=full"], "full precision, sampled": ["--precision=full", "--sampled"],
         "bfloat16": ["--precision=bf16"], "bfloat16, sampled": ["--precision=bf16", "--sampled"]}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a classifier is trained, each phase by a `fit_one_cycle` of its own.
-
-    gradual: first the last group, then the last two, an epoch each; the rate of a group is that of the one above
-    divided by 2.6, as fastai's documentation of its text learner has it. Else all groups from the start, at one rate.
-    """
-
-    what: str
-    lr: float
-    gradual: bool
-
-    def flags(self) -> list[str]:
-        return [f"--lr={self.lr}", f"--cl={EPOCHS}", *ONE_CYCLE, *([] if self.gradual else ["--startat=2", SAME_RATE])]
-
-
-EPOCHS = 2
-RECIPES = {"classifier": Recipe(f"all groups from the start, {EPOCHS} epochs", 2e-3, gradual=False),
-           "gradual classifier": Recipe(f"the last group, the last two, then all for {EPOCHS} epochs, discriminative rates",
-                                        5e-3, gradual=True)}
-CLAS_PRECISIONS = {"full precision": "full", "bfloat16": "bf16"}
-LM_OF_CLAS, LM_SEEDS = "full precision", 3
+LM_OF_CLAS, LM_SEEDS, PRETRAINED_LM = "full precision", 3, "quality_pretrained"
 STOCK = "stock"
+# Whose classifiers -> the language model that they begin with.
+CLASSIFIERS = {"classifier": f"a language model in {LM_OF_CLAS} (of their seed modulo {LM_SEEDS})",
+               "pretrained classifier": "one pretrained language model, fine-tuned on these reviews"}
+CLAS_PRECISIONS = {"full precision": "full", "bfloat16": "bf16"}
 
 
-def classifiers(recipe: str) -> list[str]:
-    """Stock's and ours by this recipe."""
-    return [f"{STOCK} {recipe}", *(f"{recipe}, {precision}" for precision in CLAS_PRECISIONS)]
+def classifiers(kind: str) -> list[str]:
+    """Stock's and ours of this kind."""
+    return [f"{STOCK} {kind}", *(f"{kind}, {precision}" for precision in CLAS_PRECISIONS)]
 
 
 # In the order in which they need one another.
-WHOSE = [STOCK, *OURS, *(whose for recipe in RECIPES for whose in classifiers(recipe))]
+WHOSE = [STOCK, *OURS, *(whose for kind in CLASSIFIERS for whose in classifiers(kind))]
 COLUMNS = ("whose", "seed", "tokens", "val_loss", "perplexity", "error", "minutes", "commit")
 TABLE = ROOT / "results" / "tables" / "speed_quality.csv"
 WRONG = TABLE.with_name("speed_quality_wrong.csv")
@@ -118,30 +99,43 @@ def record_of(folder: Path, stage: str, name: str) -> dict:
 
 
 def ours(folder: Path, seed: int, whose: str) -> dict:
-    command("finetune_lm", folder, "--preload=False", "--cl=1", *ONE_CYCLE, SAME_RATE, f"--lr={LR}", f"--bs={BS}",
+    command("finetune_lm", folder, "--preload=False", "--cl=1", *ONE_CYCLE, f"--lr={LR}", f"--bs={BS}",
             f"--bptt={BPTT}", f"--seed={seed}", "--train_file_id=quality", f"--lm_id={lm_id(whose)}",
             *(f"--{name}={value}" for name, value in SIZES.items()), *OURS[whose])
     record = record_of(folder, "finetune_lm", names.lm_name(False, False, lm_id(whose), "quality", seed))
     return {**record["metrics"]["last"], "minutes": record["wall_seconds"] / 60}
 
 
-def lm_of_clas(folder: Path, seed: int) -> str:
-    """The name of a classifier's language model; it is trained here when another machine measured it."""
+def lm_of_clas(folder: Path, seed: int, kind: str) -> tuple[str, str, int]:
+    """The folder's name, the id and the seed of a classifier's language model, which is trained here where it is not
+    there, as another machine measured it."""
     from ulmfit import weights
 
-    name = names.lm_name(False, False, lm_id(LM_OF_CLAS), "quality", seed % LM_SEEDS)
+    lm, lm_seed = (lm_id(LM_OF_CLAS), seed % LM_SEEDS) if kind == "classifier" else (PRETRAINED_LM, 0)
+    name = names.lm_name(False, False, lm, "quality", lm_seed)
     if not (DataFolder(folder).model(name) / weights.WEIGHTS).exists():
-        ours(folder, seed % LM_SEEDS, LM_OF_CLAS)
-    return name
+        if kind == "classifier":
+            ours(folder, lm_seed, LM_OF_CLAS)
+        else:
+            sys.exit(f"speed_quality: a {kind} needs a language model of {SIZES} that pretrain_lm made; give "
+                     "--pretrain_path and --pretrain_id")
+    return name, lm, lm_seed
+
+
+def fine_tune(folder: Path, pretrain_path: str, pretrain_id: str) -> None:
+    """The language model of the pretrained classifiers, stock's and ours."""
+    command("finetune_lm", folder, f"--pretrain_path={pretrain_path}", f"--pretrain_id={pretrain_id}", "--cl=1",
+            "--lr=6e-3", "--dropmult=0.5", "--sampled", "--train_file_id=quality", f"--lm_id={PRETRAINED_LM}",
+            *(f"--{name}={value}" for name, value in SIZES.items()))
 
 
 def ours_clas(folder: Path, seed: int, whose: str) -> dict:
-    lm_of_clas(folder, seed)
-    recipe, _, precision = whose.partition(", ")
+    kind, _, precision = whose.partition(", ")
+    _, lm, lm_seed = lm_of_clas(folder, seed, kind)
     clas_id = lm_id(whose)
-    command("train_clas", folder, f"--lm_id={lm_id(LM_OF_CLAS)}", "--lm_train_file_id=quality",
-            f"--lm_seed={seed % LM_SEEDS}", "--train_file_id=quality", f"--clas_id={clas_id}", f"--seed={seed}",
-            *RECIPES[recipe].flags(), f"--bs={2 * CLAS_BS}", f"--bptt={CLAS_BPTT}", f"--dropmult={CLAS_DROPMULT}",
+    command("train_clas", folder, f"--lm_id={lm}", "--lm_train_file_id=quality", f"--lm_seed={lm_seed}",
+            "--train_file_id=quality", f"--clas_id={clas_id}", f"--seed={seed}", "--startat=2", f"--cl={CLAS_EPOCHS}",
+            *ONE_CYCLE, f"--lr={CLAS_LR}", f"--bs={2 * CLAS_BS}", f"--bptt={CLAS_BPTT}", f"--dropmult={CLAS_DROPMULT}",
             f"--precision={CLAS_PRECISIONS[precision]}")
     name = names.clas_name(False, False, "", clas_id, "quality", seed)
     record = record_of(folder, "train_clas", name)
@@ -183,7 +177,7 @@ def stock_clas(folder: Path, seed: int, whose: str) -> dict:
     import torch
     from fastai.text.all import (AWD_LSTM, Adam, DataLoaders, L, SortedDL, TensorCategory, TensorText,
                                  awd_lstm_clas_config, pad_input_chunk, set_seed, text_classifier_learner)
-    from ulmfit import models, phases, weights
+    from ulmfit import models, weights
 
     data = DataFolder(folder)
     words = vocab.load_vocab(data.ids(False))
@@ -202,19 +196,13 @@ def stock_clas(folder: Path, seed: int, whose: str) -> dict:
                                     seq_len=CLAS_BPTT, drop_mult=CLAS_DROPMULT, wd=0.0, opt_func=partial(Adam, eps=1e-5),
                                     loss_func=torch.nn.functional.cross_entropy)
     source = models.language_model(len(words), **SIZES, dropmult=1.0)
-    weights.load_whole(source, data.model(lm_of_clas(folder, seed)) / weights.WEIGHTS)
+    name, _, _ = lm_of_clas(folder, seed, whose.removeprefix(f"{STOCK} "))
+    weights.load_whole(source, data.model(name) / weights.WEIGHTS)
     learn.model[0].module.load_state_dict(source[0].state_dict())
-    recipe = RECIPES[whose.removeprefix(f"{STOCK} ")]
-    lr = recipe.lr
-    if recipe.gradual:
-        lr = slice(lr / phases.DIVISOR ** (len(learn.splitter(learn.model)) - 1), lr)
+    learn.unfreeze()
     began = time.monotonic()
     with learn.no_bar(), learn.no_logging():
-        for last in (1, 2) if recipe.gradual else ():
-            learn.freeze_to(-last)
-            learn.fit_one_cycle(1, lr, cbs=[_no_validation()])
-        learn.unfreeze()
-        learn.fit_one_cycle(EPOCHS, lr, cbs=[_no_validation()])
+        learn.fit_one_cycle(CLAS_EPOCHS, CLAS_LR, cbs=[_no_validation()])
         minutes = (time.monotonic() - began) / 60
         scores, labels = learn.get_preds(dl=dls.valid, act=torch.nn.Identity())
     wrong = (scores.argmax(1) != labels).numpy()
@@ -275,19 +263,19 @@ def markdown(rows: list[dict]) -> str:
              "each took is in speed.md: what ran beside these differs from row to row.", "",
              "| seed | language model | validation perplexity | against stock |", "|---|---|---|---|",
              *_lines(rows, [STOCK, *OURS], "perplexity", lambda ours, theirs: f"{100 * (ours / theirs - 1):+.2f}%")]
-    for recipe, how in RECIPES.items():
-        lines += _of_classifiers(rows, recipe, how)
+    for kind, begins_with in CLASSIFIERS.items():
+        lines += _of_classifiers(rows, kind, begins_with)
     return "\n".join([*lines, ""])
 
 
-def _of_classifiers(rows: list[dict], recipe: str, how: Recipe) -> list[str]:
+def _of_classifiers(rows: list[dict], kind: str, begins_with: str) -> list[str]:
     """A line a classifier, and one for each of ours over all its seeds; none where none was trained."""
-    reference, *of_ours = classifiers(recipe)
+    reference, *of_ours = classifiers(kind)
     seeds = {whose: [row["seed"] for row in rows if row["whose"] == whose] for whose in (reference, *of_ours)}
     if not any(seeds.values()):
         return []
-    lines = ["", f"{recipe.capitalize()}s from a language model in {LM_OF_CLAS} (of their seed modulo {LM_SEEDS}): {how.what}, "
-             "over the same reviews.", "", "| seed | classifier | validation error % | against stock |", "|---|---|---|---|",
+    lines = ["", f"Classifiers from {begins_with}, all groups, {CLAS_EPOCHS} epochs over the same reviews.", "",
+             "| seed | classifier | validation error % | against stock |", "|---|---|---|---|",
              *_lines(rows, [reference, *of_ours], "error", lambda ours, theirs: f"{ours - theirs:+.2f}"), ""]
     for whose in of_ours:
         both = [seed for seed in seeds[whose] if seed in seeds[reference]]
@@ -319,22 +307,27 @@ def main() -> None:
     parser.add_argument("--data", default=str(ROOT / "data" / "imdb_quality"), help="folder made from it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     quick = [whose for whose in WHOSE if "bfloat16" not in whose or machine.cpu_flags() & machine.BFLOAT16_FLAGS]
-    parser.add_argument("--whose", nargs="+", default=quick, choices=WHOSE,
-                        help="which models; without it all, but those in bfloat16 where the processor only imitates it")
+    parser.add_argument("--whose", nargs="+", choices=WHOSE, help="which models; without it all, but those in bfloat16 "
+                        "where the processor only imitates it, and pretrained ones only with --pretrain_path")
+    parser.add_argument("--pretrain_path", help="folder with the language model that pretrained classifiers begin with")
+    parser.add_argument("--pretrain_id", default="wt103", help="its id, as finetune_lm has it")
     given = parser.parse_args()
+    if given.whose is None:
+        given.whose = [whose for whose in quick if "pretrained" not in whose or given.pretrain_path]
     if not (Path(given.source) / "unsup.csv").exists():
         sys.exit(f"speed_quality: {given.source} holds no unsup.csv; get_data imdb makes it")
     prepare(Path(given.source), Path(given.data))
+    if given.pretrain_path:
+        fine_tune(Path(given.data), given.pretrain_path, given.pretrain_id)
     for seed in given.seeds:
         for whose in given.whose:
             if any(row["whose"] == whose and int(row["seed"]) == seed for row in kept(TABLE)):
                 print(f"seed {seed}, {whose}: already measured", flush=True)
                 continue
-            of_stock = whose.startswith(STOCK)
             if whose in (STOCK, *OURS):
-                measure = stock if of_stock else ours
+                measure = stock if whose == STOCK else ours
             else:
-                measure = stock_clas if of_stock else ours_clas
+                measure = stock_clas if whose.startswith(STOCK) else ours_clas
             found = measure(Path(given.data), seed, whose)
             commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
             keep({**found, "whose": whose, "seed": seed, "tokens": TOKENS, "minutes": round(found["minutes"], 2),

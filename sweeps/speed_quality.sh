@@ -3,6 +3,7 @@
 #     bash sweeps/speed_quality.sh            writes results/tables/speed_quality.csv and .md; called again, it goes on
 #     SOURCE=data/imdb SEEDS="0 1 2" bash sweeps/speed_quality.sh --whose stock bfloat16
 #     SEEDS="3 4 5" bash sweeps/speed_quality.sh --whose "stock classifier" "classifier, full precision"    more classifiers
+#     bash sweeps/speed_quality.sh --pretrain_path=data/wiki --pretrain_id=wiki    and those from a pretrained language model
 # On 2 cores some 20 minutes a seed with AMX, of which stock takes 11, and the classifiers as long again; twice that
 # without it. Trains 2 million tokens a model and has no GPU path.
 set -euo pipefail

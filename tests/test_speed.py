@@ -127,21 +127,22 @@ def test_a_name_that_is_no_files_is_refused():
     assert done.returncode == 1 and done.stderr.startswith("speed: --name='../up': ")
 
 
-def test_quality_is_kept_a_row_a_model(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["classifier", "pretrained classifier"])
+def test_quality_is_kept_a_row_a_model(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(speed_quality, "TABLE", tmp_path / "tables" / "quality.csv")
     monkeypatch.setattr(speed_quality, "WRONG", tmp_path / "tables" / "wrong.csv")
+    ours, stock = f"{kind}, full precision", f"stock {kind}"
     generator = np.random.default_rng(0)
     wrong = {(whose, seed): generator.random(speed_quality.VAL_REVIEWS) < rate for seed in (0, 1)
-             for whose, rate in (("classifier, full precision", 0.13), ("stock classifier", 0.12))}
+             for whose, rate in ((ours, 0.13), (stock, 0.12))}
     for (whose, seed), of_one in [*wrong.items(), *wrong.items()]:
         speed_quality.keep({"whose": whose, "seed": seed, "tokens": 9, "error": 100 * of_one.mean(), "wrong": of_one})
     rows = speed_quality.kept(speed_quality.TABLE)
     assert [(row["whose"], row["seed"]) for row in rows] == [
-        (whose, seed) for seed in "01" for whose in ("stock classifier", "classifier, full precision")]
+        (whose, seed) for seed in "01" for whose in (stock, ours)]
     assert "wrong" not in rows[0]
     for (whose, seed), of_one in wrong.items():
         assert (speed_quality.wrong_reviews(whose, [str(seed)])[:, 0] == of_one).all()
-    difference = 50 * sum(wrong["classifier, full precision", seed].mean() - wrong["stock classifier", seed].mean()
-                          for seed in (0, 1))
+    difference = 50 * sum(wrong[ours, seed].mean() - wrong[stock, seed].mean() for seed in (0, 1))
     shown = (tmp_path / "tables" / "quality.md").read_text()
-    assert f"classifier, full precision less stock classifier, 2 seeds: {difference:+.2f} points, 95% interval" in shown
+    assert f"{ours} less {stock}, 2 seeds: {difference:+.2f} points, 95% interval" in shown
