@@ -292,6 +292,7 @@ def test_what_was_cut_by_a_sentencepiece_model_that_is_gone_is_done(base, tmp_pa
     assert list(table(place.launch(cut, "--dry_run").stdout).values()) == ["done, files gone", "done"]
 
 
+@pytest.mark.slow
 def test_an_evaluation_ends_with_the_digits_that_it_read(base, tmp_path):
     place = base.copy(tmp_path, ROWS="scratch", TEST="1", CLAS="--cl=1 --bs=16 --bptt=20")
     assert place.sweep("table7_clas_finetuning").returncode == 0
@@ -354,6 +355,7 @@ def test_a_signal_stops_cleanly_and_the_next_call_goes_on(base, undisturbed, tmp
     assert len(place.records()[LM]["sessions"]) == 3 and essence(place) == essence(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_or_a_launch_that_died_without_a_word_harms_nothing(base, undisturbed, tmp_path):
     place = long_place(base, tmp_path)
     process = place.start("table7_clas_finetuning")
@@ -379,6 +381,7 @@ def test_a_run_or_a_launch_that_died_without_a_word_harms_nothing(base, undistur
     assert len(place.records()[LM]["sessions"]) == 2 and essence(place) == essence(undisturbed)
 
 
+@pytest.mark.slow
 def test_two_launches_of_one_plan_do_nothing_twice(base, tmp_path):
     place = base.copy(tmp_path, ROWS="full last freez_discr_stlr")
     both = [place.start("table7_clas_finetuning") for _ in range(2)]

@@ -254,6 +254,7 @@ class Process:
     ("train_clas", {"bs": 4, "bptt": 5, "cl": 2},
      [("phase 1/3", signal.SIGTERM), ("phase 2/3", signal.SIGKILL), ("phase 3/3", signal.SIGINT)]),
 ], ids=["finetune_lm", "train_clas"])
+@pytest.mark.slow
 def test_killed_by_signals_and_asked_for_again(corpus, stage, more, plan):
     moments = random.Random(stage)
     # The undisturbed run is made in this process: another process must not matter.

@@ -512,6 +512,7 @@ def test_language_model_goes_on_from_itself_or_from_another(world):
     assert torch.equal(lm("again"), after)
 
 
+@pytest.mark.slow
 def test_a_model_outlives_a_failed_attempt_to_replace_it(world):
     def everything() -> dict[str, bytes]:
         folders = (world.results / "runs" / run, world.data / "models" / "clas--fwd--word--dear--all--s0")
