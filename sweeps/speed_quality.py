@@ -4,7 +4,7 @@ Language models from random weights, one epoch of fastai's `fit_one_cycle` over 
 validation by the full softmax in single precision, on 5,000 reviews of the training split that nothing else reads.
 Classifiers, all groups, two epochs of `fit_one_cycle` over the same reviews, from these language models in full precision
 (their seed modulo 3 is its seed: their errors vary more than perplexities do, and more of them can be had), and from one
-that was pretrained on other text (--pretrain_path), from which errors vary less, and which is what is used.
+that was pretrained on other text (--pretrain_path), as ULMFiT's are.
 What is done is kept in results/tables/speed_quality.csv, a row a model, and not done again; which reviews a classifier
 got wrong is in speed_quality_wrong.csv. Called by sweeps/speed_quality.sh.
 """
@@ -107,18 +107,14 @@ def ours(folder: Path, seed: int, whose: str) -> dict:
 
 
 def lm_of_clas(folder: Path, seed: int, kind: str) -> tuple[str, str, int]:
-    """The folder's name, the id and the seed of a classifier's language model, which is trained here where it is not
-    there, as another machine measured it."""
+    """The folder's name, the id and the seed of a classifier's language model; one from random weights is trained here
+    where it is not there, as another machine measured it."""
     from ulmfit import weights
 
     lm, lm_seed = (lm_id(LM_OF_CLAS), seed % LM_SEEDS) if kind == "classifier" else (PRETRAINED_LM, 0)
     name = names.lm_name(False, False, lm, "quality", lm_seed)
-    if not (DataFolder(folder).model(name) / weights.WEIGHTS).exists():
-        if kind == "classifier":
-            ours(folder, lm_seed, LM_OF_CLAS)
-        else:
-            sys.exit(f"speed_quality: a {kind} needs a language model of {SIZES} that pretrain_lm made; give "
-                     "--pretrain_path and --pretrain_id")
+    if kind == "classifier" and not (DataFolder(folder).model(name) / weights.WEIGHTS).exists():
+        ours(folder, lm_seed, LM_OF_CLAS)
     return name, lm, lm_seed
 
 
@@ -314,6 +310,10 @@ def main() -> None:
     given = parser.parse_args()
     if given.whose is None:
         given.whose = [whose for whose in quick if "pretrained" not in whose or given.pretrain_path]
+    # Said now, not after hours.
+    if any("pretrained" in whose for whose in given.whose) and not given.pretrain_path:
+        sys.exit(f"speed_quality: pretrained classifiers need a language model of {SIZES} that pretrain_lm made; give "
+                 "--pretrain_path and --pretrain_id")
     if not (Path(given.source) / "unsup.csv").exists():
         sys.exit(f"speed_quality: {given.source} holds no unsup.csv; get_data imdb makes it")
     prepare(Path(given.source), Path(given.data))

@@ -127,6 +127,12 @@ def test_a_name_that_is_no_files_is_refused():
     assert done.returncode == 1 and done.stderr.startswith("speed: --name='../up': ")
 
 
+def test_pretrained_classifiers_without_a_language_model_are_refused_at_once():
+    done = subprocess.run([sys.executable, str(ROOT / "sweeps" / "speed_quality.py"), "--whose",
+                           "stock pretrained classifier"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("speed_quality: pretrained classifiers need ")
+
+
 @pytest.mark.parametrize("kind", ["classifier", "pretrained classifier"])
 def test_quality_is_kept_a_row_a_model(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(speed_quality, "TABLE", tmp_path / "tables" / "quality.csv")

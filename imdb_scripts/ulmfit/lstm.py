@@ -32,17 +32,21 @@ HAS_BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
 class LSTM(nn.LSTM):
     """fastai's `nn.LSTM` (one layer, one direction, batch first), by `BFloat16LSTM` where that is the better one."""
 
+    @property
+    def n_weights(self) -> int:
+        """Elements of its two matrices."""
+        return 4 * self.hidden_size * (self.input_size + self.hidden_size)
+
     def forward(self, inputs: Tensor, hidden: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Args: inputs (batch, steps, input_size), hidden: h and c (1, batch, hidden_size). Returns the states (batch,
         steps, hidden_size) and the last h and c."""
         kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.weight_ih_l0.dtype
         if kind == torch.bfloat16 and inputs.device.type == "cpu" and not HAS_BFLOAT16:
             return self._in_single_precision(inputs, hidden)
-        large = 4 * self.hidden_size * (self.input_size + self.hidden_size) >= LARGE
         arguments = inputs, *hidden, self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0
         # A frozen one has no backward pass, and torch's forward pass is right and quick.
         backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments)
-        if not (large and backward and kind == torch.bfloat16 and inputs.device.type == "cpu"):
+        if not (self.n_weights >= LARGE and backward and kind == torch.bfloat16 and inputs.device.type == "cpu"):
             return super().forward(inputs, hidden)
         states, h, c = BFloat16LSTM.apply(*arguments)
         return states, (h, c)

@@ -77,8 +77,7 @@ def _mend(encoder: AWD_LSTM) -> None:
 
 def lstm_weights(model: nn.Module) -> int:
     """How many weights the model's LSTMs have, without their biases."""
-    return sum(4 * lstm.hidden_size * (lstm.input_size + lstm.hidden_size)
-               for lstm in model.modules() if isinstance(lstm, nn.LSTM))
+    return sum(lstm.n_weights for lstm in model.modules() if isinstance(lstm, LSTM))
 
 
 class ChunkedEncoder(SentenceEncoder):

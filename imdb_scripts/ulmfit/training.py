@@ -35,9 +35,9 @@ from .records import BEST, CHECKPOINTS, Run
 CHECKPOINT = "checkpoint.pt"
 SECONDS_BETWEEN_CHECKPOINTS = 600
 SECONDS_BETWEEN_LINES = 10
-# Weights of LSTMs up to which memory is kept (`machine.keep_freed_memory`). On 2 cores those of 400 (1.4 million) train a
-# sixth faster with the last group alone or a sampled softmax, by 0.1 to 0.5 GB; the paper's (20 million) gain nothing, by
-# more than 1 GB.
+# Weights of LSTMs up to which memory is kept (`machine.keep_freed_memory`). On 2 cores those of 400 (1.4 million) train
+# an eighth faster with the last group alone or a sampled softmax, for 0.1 to 0.5 GB; the paper's (20 million) would gain
+# nothing for more than 1 GB.
 SMALL = 5_000_000
 
 
