@@ -12,6 +12,14 @@ os.environ.pop("RESULTS", None)
 sys.path[:0] = [str(ROOT), str(ROOT / "imdb_scripts")]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_slots(tmp_path_factory):
+    """Launches in the tests of one process do not wait for those in another's, nor for a user's."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def base(tmp_path_factory):
     """The smoke corpus up to the pretrained language model, for the tests of sweeps, launch and Slurm."""
