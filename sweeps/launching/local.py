@@ -93,6 +93,8 @@ class Launch:
 
     def _start_what_is_ready(self) -> None:
         for step in self.steps:
+            if self.signals:
+                return
             if step in self.ended or step in self.running or any(need not in self.ended for need in step.needs):
                 continue
             if step.run is None:
@@ -147,6 +149,9 @@ class Launch:
                                        start_new_session=True, pass_fds=[held.fileno() for held in locks])
         self.running[step] = Running(step, process, locks, log, slot, time.monotonic(), os.pidfd_open(process.pid))
         self.view.started(step, slot.gpu)
+        if self.signals:
+            # One that came while the process was being made has not reached it; more of them only hasten its end.
+            process.send_signal(signal.SIGTERM)
 
     def _free_slot(self) -> tuple[Slot | None, IO | None]:
         """A slot that no launch uses, and its lock."""
@@ -176,7 +181,7 @@ class Launch:
         self.free.insert(0, running.slot)
         seconds = time.monotonic() - running.began
         if step.run is None:
-            state = State(Kind.DONE) if status == 0 else State(Kind.FAILED, _last_line(running.log))
+            state = State(Kind.DONE) if status == 0 else State(Kind.FAILED, states.last_line(running.log))
         else:
             state = states.judge(step.run, lambda run, record: None)
         if status == 0 and state.finished:
@@ -185,7 +190,7 @@ class Launch:
         if self.signals and status != 0 and state.kind in (Kind.STOPPED, Kind.MISSING):
             self._end(step, State(Kind.STOPPED, state.why or "before it began"), seconds)
             return
-        why = state.why if state.kind is Kind.FAILED and state.why else _last_line(running.log)
+        why = state.why if state.kind is Kind.FAILED and state.why else states.last_line(running.log)
         if status < 0:
             why = f"ended by signal {-status} ({signal.Signals(-status).name})"
         elif state.kind is Kind.STOPPED and status > 128:
@@ -235,8 +240,3 @@ def _epoch(step: Step) -> str:
         return ""
     progress = files.read_json(step.run.folder / "run.json").get("progress")
     return f"{progress['epochs']}/{progress['of']}" if progress else ""
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it ended without a word"
