@@ -66,7 +66,7 @@ def _text(plan_file: str) -> str:
 
 def _results(steps: list) -> Path:
     """The folder of the plan's records. Raises UserError when its commands name several."""
-    folders = {step.run.folder.parents[1].resolve() for step in steps if step.run}
+    folders = {step.run.results.resolve() for step in steps if step.run}
     if len(folders) > 1:
         raise UserError("the plan's commands write their records to different folders, "
                         f"{' and '.join(sorted(map(names.shown, folders)))}; give all of them the same --results_dir")
@@ -84,7 +84,9 @@ def _report(steps: list, ended: dict) -> None:
         refused = any(ended[step].kind is states.Kind.REFUSED for step in bad)
         raise UserError(f"{len(bad)} of {len(steps)} commands are not finished"
                         + "; --retry_failed runs the failed ones again" * failed
-                        + "; RESULTS=FOLDER keeps a sweep's records apart from those in its way" * refused)
+                        + "; to keep a sweep apart from what is in its way, give its records a folder of their own by "
+                          "RESULTS and, where models are in its way too, a copy of the csv files by DATA, in a folder "
+                          "of another name" * refused)
 
 
 if __name__ == "__main__":

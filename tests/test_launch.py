@@ -14,9 +14,9 @@ import pytest
 from conftest import ROOT
 from sweep_flow import Place, essence, table
 from ulmfit import files, replacement
-from ulmfit.errors import UsageError, UserError
+from ulmfit.errors import Interrupted, UsageError, UserError
 
-from launching import estimates, machine, plan, states, view
+from launching import estimates, local, machine, plan, states, view
 from launching.estimates import Corpus, Past
 from launching.states import Kind, State
 
@@ -266,6 +266,18 @@ def test_a_run_of_the_same_name_with_other_flags_is_refused(base, tmp_path):
     assert table(place.launch(other, "--dry_run").stdout) == {"smoke--sample_train--few": "refused"}
 
 
+def test_models_of_other_records_are_in_the_way_too(base, tmp_path):
+    place = base.copy(tmp_path)
+    shutil.rmtree(place.results)
+    said = {flags: states.judge(plan._step(1, place.command("tok2id", **dict(flags))).run, states.alive_here)
+            for flags in ((("max_vocab", 40),), (("max_vocab", 40), ("overwrite", True)))}
+    refused, replaced = said.values()
+    assert refused.kind is Kind.REFUSED and "word/ids with other flags (max_vocab: " in refused.why
+    assert replaced == State(Kind.MISSING, "replaces another run")
+    # The very run that made them is made once more, for a record.
+    assert set(table(place.sweep("table7_clas_finetuning", "--dry_run").stdout).values()) == {"to run"}
+
+
 def test_files_that_are_gone_are_made_again_only_where_they_are_needed(base, tmp_path):
     place = base.copy(tmp_path)
     sample, baseline = place.command("sample_train", n=12), place.command("train_baseline", train_file_id=12)
@@ -353,6 +365,23 @@ def test_a_signal_stops_cleanly_and_the_next_call_goes_on(base, undisturbed, tmp
     done = place.launch(plan_)
     assert done.returncode == 0, done.stdout
     assert len(place.records()[LM]["sessions"]) == 3 and essence(place) == essence(undisturbed)
+
+
+def test_a_signal_while_runs_are_started_starts_no_more(tmp_path, monkeypatch):
+    acquire, taken = machine.Slot.acquire, []
+
+    def with_a_signal(slot):
+        taken.append(slot)
+        if len(taken) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return acquire(slot)
+
+    monkeypatch.setattr(machine.Slot, "acquire", with_a_signal)
+    steps = [plan.Step(number, ["-c", "import time; time.sleep(600)", f"s{number}"], None) for number in range(3)]
+    slots = [machine.Slot(f"started{number}") for number in range(3)]
+    with pytest.raises(Interrupted):
+        local.Launch(steps, tmp_path, slots, view.View(), False).run()
+    assert len(taken) == 2 and all(slot.acquire() is not None for slot in slots)
 
 
 @pytest.mark.slow

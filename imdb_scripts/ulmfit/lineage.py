@@ -44,7 +44,12 @@ class Lineage:
     @property
     def folder(self) -> Path:
         """The folder of the record."""
-        return names.run_folder(names.results_folder(self.flags["results_dir"]), self.run_id)
+        return names.run_folder(self.results, self.run_id)
+
+    @property
+    def results(self) -> Path:
+        """The folder that holds the records."""
+        return names.results_folder(self.flags["results_dir"])
 
     def outputs(self) -> tuple[Path, ...]:
         """Every place that this run fills and another may read."""

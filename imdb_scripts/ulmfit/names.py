@@ -222,6 +222,11 @@ def launch_claim(results_dir: Path, run: str) -> Path:
     return results_dir / "launch" / "claims" / run
 
 
+def launch_begun(results_dir: Path, run: str) -> Path:
+    """The file in which a run's job on a cluster writes its number when it begins."""
+    return results_dir / "launch" / "begun" / run
+
+
 def tracking_folder(run_folder: Path) -> Path:
     """Where a tracker keeps what it has of a run: beside the records, which stay small."""
     return run_folder.parents[1] / "tracking" / run_folder.name

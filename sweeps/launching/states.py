@@ -40,6 +40,7 @@ class State:
         return self.kind in (Kind.DONE, Kind.GONE)
 
 
+# RUNNING or QUEUED, with the place, of a run that is being made somewhere; else None, or how it is known to have ended.
 Alive = Callable[[Lineage, dict | None], State | None]
 
 
@@ -48,7 +49,7 @@ Alive = Callable[[Lineage, dict | None], State | None]
 def judge(run: Lineage, alive: Alive, gone: dict[Path, dict] | None = None) -> State:
     """How a run stands.
 
-    alive: gives RUNNING or QUEUED with its place when the run is being made somewhere; gets the run and its record.
+    alive: see `Alive`; gets the run and its record.
     gone: records of finished runs by the places whose content is gone, which its own record may still vouch for.
     """
     try:
@@ -56,9 +57,32 @@ def judge(run: Lineage, alive: Alive, gone: dict[Path, dict] | None = None) -> S
         living = alive(run, record)
         if living is not None:
             return living
-        return State(Kind.MISSING) if record is None else _recorded(run, record, gone or {})
+        return _unrecorded(run) if record is None else _recorded(run, record, gone or {})
     except UserError as error:
         return State(Kind.REFUSED, str(error))
+
+
+def _unrecorded(run: Lineage) -> State:
+    """Without a record what it makes may still be there, of a run whose record lies in another folder of results."""
+    manifest = run.artefact / records.MANIFEST if run.artefact is not None else None
+    if manifest is None or not manifest.exists():
+        return State(Kind.MISSING)
+    made, inputs = files.read_json(manifest), None if run.missing() else run.inputs()
+    same = _same_flags(run, made) if inputs is None else run.fingerprint(made, inputs) == made["fingerprint"]
+    return State(Kind.MISSING) if same else _in_the_way(run, run.artefact, made, inputs)
+
+
+def _same_flags(run: Lineage, known: dict) -> bool:
+    return (known["config"] == run.config(known)
+            and known["stage_version"] == records.STAGE_VERSIONS[known["stage"]])
+
+
+def _in_the_way(run: Lineage, place: Path, known: dict, inputs: dict[str, records.Input] | None) -> State:
+    """known: the record or the manifest of the other run that lies in this one's place."""
+    if run.flags.get("overwrite"):
+        return State(Kind.MISSING, "replaces another run")
+    return State(Kind.REFUSED, records.refusal(run.stage, run.run_id, place, known, run.config(known), inputs or {},
+                                               run.artefact is not None))
 
 
 def _recorded(run: Lineage, record: dict, gone: dict[Path, dict]) -> State:
@@ -76,15 +100,12 @@ def _recorded(run: Lineage, record: dict, gone: dict[Path, dict]) -> State:
         return State(Kind.STOPPED, record["status"] + _progress(record))
     if records.left_nothing(record, run.folder, run.artefact):
         return State(Kind.MISSING)
-    same_flags = (record["config"] == run.config(record)
-                  and record["stage_version"] == records.STAGE_VERSIONS[record["stage"]])
     earlier = records.record_aside(run.folder)
     if inputs is not None and earlier is not None and run.fingerprint(earlier, inputs) == earlier["fingerprint"]:
         return State(Kind.MISSING, "was to be replaced, and is put back")
-    if inputs is None and same_flags:
+    if inputs is None and _same_flags(run, record):
         return State(Kind.MISSING, "" if record["status"] != "finished" else "reused if its inputs come out the same")
-    return State(Kind.REFUSED, records.refusal(run.stage, run.run_id, run.folder, record, run.config(record),
-                                               inputs or {}, run.artefact is not None))
+    return _in_the_way(run, run.folder, record, inputs)
 
 
 def _inputs(run: Lineage, record: dict, gone: dict[Path, dict]) -> dict[str, records.Input] | None:
@@ -119,11 +140,17 @@ def _progress(record: dict) -> str:
     return f" after epoch {progress['epochs']} of {progress['of']}" if progress else ""
 
 
+def last_line(log: Path) -> str:
+    """What a command said last."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
+    return lines[-1] if lines else "it ended without a word"
+
+
 # -- is it being made now? -------------------------------------------------------------------------------------------
 
 def claim(run: Lineage) -> IO | None:
     """Locks a run for a launch; None when another one has it."""
-    return locks.acquire(names.launch_claim(_results(run), run.run_id))
+    return locks.acquire(names.launch_claim(run.results, run.run_id))
 
 
 def made_elsewhere(run: Lineage) -> bool:
@@ -136,7 +163,7 @@ def made_elsewhere(run: Lineage) -> bool:
 
 def alive_here(run: Lineage, record: dict | None) -> State | None:
     """RUNNING when a launch has claimed the run, or when its record's process lives on this machine."""
-    if locks.is_taken(names.launch_claim(_results(run), run.run_id)):
+    if locks.is_taken(names.launch_claim(run.results, run.run_id)):
         return State(Kind.RUNNING, _progress(record).strip() if record else "")
     if record is None or record["status"] != "running":
         return None
@@ -147,10 +174,6 @@ def alive_here(run: Lineage, record: dict | None) -> State | None:
     # Of another machine's process only the lock tells, on a file system that both share.
     place = "" if here else f" on {session['host']}"
     return State(Kind.RUNNING, f"process {session['pid']}{place}{_progress(record)}") if made_elsewhere(run) else None
-
-
-def _results(run: Lineage) -> Path:
-    return run.folder.parents[1]
 
 
 # -- the whole plan --------------------------------------------------------------------------------------------------
