@@ -12,7 +12,7 @@ from ulmfit import names
 from ulmfit.errors import UserError
 
 import flow
-from launching import slurm
+from launching import plan, slurm, states
 
 ROWS = {"ROWS": "last freez_discr_stlr"}
 LONG_LM = "--cl=50 --bs=4 --bptt=20"
@@ -51,6 +51,59 @@ def test_without_slurm_one_line_says_so(tmp_path):
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr == ("launch: error: squeue is not on this machine; BACKEND=slurm needs a host that submits to a "
                            "cluster\n")
+
+
+@pytest.fixture
+def submitted(monkeypatch):
+    """The names, options and scripts of what is submitted to a cluster that has an empty queue."""
+    found = {}
+
+    def answer(*command, script=None):
+        if command[0] == "squeue":
+            return ""
+        options = dict(option.removeprefix("--").partition("=")[::2] for option in command[1:])
+        found[options["job-name"]] = (options, script)
+        return f"{100 + len(found)}\n"
+
+    monkeypatch.setattr(slurm, "_slurm", answer)
+    return found
+
+
+def steps_of(place):
+    return plan.read("\n".join(place.plan(SWEEP)))
+
+
+def test_no_job_waits_for_what_runs_outside_the_queue(base, submitted, tmp_path, capsys):
+    place = base.copy(tmp_path)
+    steps = steps_of(place)
+    claim = states.claim(next(step.run for step in steps if step.name == LM))
+    with pytest.raises(UserError, match="2 of 8 runs wait for what is running outside the queue; call again"):
+        slurm.Cluster(None).submit(steps, place.results, False)
+    assert not submitted and f"not submitted: {CLAS}: waits for {LM}" in capsys.readouterr().out
+    claim.close()
+    slurm.Cluster(None).submit(steps, place.results, False)
+    assert list(submitted) == [LM, LAST, CLAS, "analysis runs"]
+    assert submitted[CLAS][0]["dependency"] == "afterok:101"
+
+
+def test_a_job_that_left_no_record_has_failed(base, submitted, tmp_path, capsys):
+    place = base.copy(tmp_path)
+    steps = steps_of(place)
+    slurm.Cluster(None).submit(steps, place.results, False)
+    script = submitted.pop(LM)[1]
+    submitted.clear()
+    # As the cluster runs it, on a machine where it cannot begin.
+    script = script.replace("exec ", "echo 'no fp16 here'; exit 1; exec ")
+    names.launch_log(place.results, LM).write_text(subprocess.run(
+        ["bash", "-c", script], env={"SLURM_JOB_ID": "17", "PATH": "/usr/bin:/bin"}, text=True, stdout=-1).stdout)
+    capsys.readouterr()
+    with pytest.raises(UserError, match="3 of 8 runs cannot be made"):
+        slurm.Cluster(None).submit(steps, place.results, False)
+    printed = capsys.readouterr().out
+    assert f"failed: {LM}: job 17 left no record: no fp16 here\nblocked: {LAST}: {LM} failed" in printed
+    assert LM not in submitted
+    slurm.Cluster(None).submit(steps, place.results, True)
+    assert list(submitted)[:1] == [LM] and not names.launch_begun(place.results, LM).exists()
 
 
 # -- with one ----------------------------------------------------------------------------------------------------------

@@ -96,10 +96,15 @@ class Cluster:
         return {job.subject: job for job in jobs}
 
     def alive(self, run: Lineage, record: dict | None) -> State | None:
-        """RUNNING or QUEUED when a job of the queue makes the run, RUNNING when a launch on this machine does."""
+        """RUNNING or QUEUED when a job of the queue makes the run, RUNNING when a launch on this machine does; FAILED
+        when its job began and has left the queue without a record."""
         job = self.jobs.get(subject_of(run))
         if job is None:
-            return states.alive_here(run, record)
+            living, begun = states.alive_here(run, record), names.launch_begun(run.results, run.run_id)
+            if living is None and record is None and begun.exists():
+                said = states.last_line(names.launch_log(run.results, run.run_id))
+                return State(Kind.FAILED, f"job {begun.read_text(encoding='ascii').strip()} left no record: {said}")
+            return living
         if job.state == "PENDING":
             return State(Kind.QUEUED, f"job {job.number}")
         return State(Kind.RUNNING, f"job {job.number}, {job.state.lower()}")
@@ -121,9 +126,20 @@ class Cluster:
         found = states.survey(steps, self.alive, retry_failed)
         waiting_for: dict[Step, str] = {step: self.jobs[subject_of(step.run)].number for step in found
                                         if subject_of(step.run) in self.jobs}
+        for step in found:
+            if (step.run.folder / "run.json").exists():
+                # Whoever deletes a record wants the run again.
+                names.launch_begun(results, step.name).unlink(missing_ok=True)
+        # No job can wait for a process that is none, nor for what must itself be submitted later.
+        outside = {step for step in found if found[step].kind is Kind.RUNNING and step not in waiting_for}
+        later = []
         submitted = 0
         for step in steps:
             if step.run and found[step].kind in (Kind.MISSING, Kind.STOPPED):
+                if not outside.isdisjoint(step.needs):
+                    outside.add(step)
+                    later.append(step)
+                    continue
                 parents = [waiting_for[need] for need in step.needs if need in waiting_for]
                 waiting_for[step] = self._sbatch(step, results, subject_of(step.run), "afterok", parents)
                 submitted += 1
@@ -133,12 +149,17 @@ class Cluster:
                 self._table(step, results, [waiting_for[need] for need in step.needs if need in waiting_for],
                             bool(submitted))
         print(f"{submitted} jobs submitted; {len(found)} runs: {view.counts(found.values())}")
+        for step in later:
+            print(f"not submitted: {step.name}: waits for {next(need.name for need in step.needs if need in outside)}")
         bad = [step for step in found if found[step].kind in (Kind.FAILED, Kind.REFUSED, Kind.BLOCKED)]
         for step in bad:
             print(f"{found[step].kind.value}: {step.name}: {found[step].why}")
         if bad:
             raise UserError(f"{len(bad)} of {len(found)} runs cannot be made, see above; --retry_failed submits the "
                             f"failed ones again")
+        if later:
+            raise UserError(f"{len(later)} of {len(found)} runs wait for what is running outside the queue; call again "
+                            f"when it has ended")
 
     def _table(self, step: Step, results: Path, jobs: list[str], changed: bool) -> None:
         """A table waits for every job of the plan, whether it fails or not; without one it is made here and now."""
@@ -168,10 +189,20 @@ class Cluster:
             options.append(f"--dependency={after}:{':'.join(parents)}")
         # exec: the signals of the batch step reach the stage itself. The one that asks for a checkpoint would end a
         # stage that is still loading and has nothing to save.
-        script = (f"#!/bin/bash\nexport {' '.join(exports)}\ntrap '' USR1\n"
+        script = (f"#!/bin/bash\nexport {' '.join(exports)}\ntrap '' USR1\n{_note_of_its_begin(step)}"
                   f"exec {shlex.join([sys.executable, *step.words])}\n")
         chosen = self.options["gpu" if step.uses_gpu else "cpu"]
         return _slurm("sbatch", "--parsable", *options, *chosen, script=script).strip().partition(";")[0]
+
+
+def _note_of_its_begin(step: Step) -> str:
+    """The line of a job's script that tells a run which never had a record from one that is still to be submitted."""
+    if step.run is None:
+        return ""
+    begun = names.launch_begun(step.run.results, step.name).resolve()
+    begun.parent.mkdir(parents=True, exist_ok=True)
+    begun.unlink(missing_ok=True)
+    return f"echo $SLURM_JOB_ID >{shlex.quote(str(begun))}\n"
 
 
 def subject_of(run: Lineage) -> str:
