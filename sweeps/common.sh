@@ -67,17 +67,15 @@ dataset() { # [--bpe]
     if [ "${1:-}" = --bpe ] && from_random; then
         corpus "$DATA" "$DATASET" "${SOURCE:-}" "--bpe $SUBWORDS" --bpe
     elif [ "${1:-}" = --bpe ]; then
-        corpus "$DATA" "$DATASET" "${SOURCE:-}" "--bpe --sp_model=$(wiki_data)" --bpe
+        corpus "$DATA" "$DATASET" "${SOURCE:-}" "--bpe --sp_model=${PRETRAIN:-$(wiki_data)}" --bpe
     else
         corpus "$DATA" "$DATASET" "${SOURCE:-}" "" "$VOCAB"
     fi
 }
 
-# The folder of the pretraining corpus.
+# The folder of the corpus that models of our own are pretrained on.
 wiki_data() {
-    if [ -n "${PRETRAIN:-}" ]; then
-        echo "$PRETRAIN"
-    elif [ -n "${WIKI_DATA:-}" ]; then
+    if [ -n "${WIKI_DATA:-}" ]; then
         echo "$WIKI_DATA"
     elif [ -n "${WIKI:-}" ]; then
         echo "data/$(basename "$WIKI")"
@@ -223,11 +221,13 @@ sweep() { # [--print | FLAGS-OF-LAUNCH...]
     fi
     source sweeps/environment.sh
     choose_python train
-    local text launch=("$PYTHON" sweeps/launch.py ${GPUS:+"--gpus=$GPUS"} ${SLOTS:+"--slots=$SLOTS"}
+    local text retry="" launch=("$PYTHON" sweeps/launch.py ${GPUS:+"--gpus=$GPUS"} ${SLOTS:+"--slots=$SLOTS"}
         ${SLURM_FILE:+"--slurm_file=$SLURM_FILE"})
-    if [ "$#" = 0 ] && [ "$(type -t prepare)" = function ]; then
+    [[ " $* " != *" --retry_failed"* ]] || retry=--retry_failed
+    # Before everything that runs the plan, and nothing that only shows it.
+    if [ "$(type -t prepare)" = function ] && [[ ! " $* " =~ " --"(dry_run|status|help) ]]; then
         text=$(prepare | distinct)
-        "${launch[@]}" --backend=local <<<"$text"
+        "${launch[@]}" --backend=local $retry <<<"$text"
     fi
     text=$(plan | distinct)
     # In the place of this script, so that whoever stops the one stops the other.

@@ -53,5 +53,5 @@ while read -r command <&3; do
         exit "$status"
     }
 done 3< <(plan)
-printf '\ndone in %d s; the records lie in %s/results/runs, data and weights in %s/%s\n' \
-    "$SECONDS" "$PWD" "$PWD" "$DATA"
+printf '\ndone in %d s; the records lie in %s/runs, data and weights in %s\n' \
+    "$SECONDS" "$(realpath "${RESULTS:-results}")" "$(realpath "$DATA")"

@@ -211,7 +211,7 @@ def markdown(found: dict) -> str:
 def write(found: dict, stem: str = "speed") -> None:
     import pandas as pd
 
-    tables, figures = ROOT / "results" / "tables", ROOT / "results" / "figures"
+    tables, figures = (names.results_folder(None) / folder for folder in ("tables", "figures"))
     for folder in (tables, figures):
         folder.mkdir(parents=True, exist_ok=True)
     files.write_text(tables / f"{stem}.json", json.dumps(found, indent=1) + "\n")

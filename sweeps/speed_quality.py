@@ -54,7 +54,7 @@ def classifiers(kind: str) -> list[str]:
 # In the order in which they need one another.
 WHOSE = [STOCK, *OURS, *(whose for kind in CLASSIFIERS for whose in classifiers(kind))]
 COLUMNS = ("whose", "seed", "tokens", "val_loss", "perplexity", "error", "minutes", "commit")
-TABLE = ROOT / "results" / "tables" / "speed_quality.csv"
+TABLE = names.results_folder(None) / "tables" / "speed_quality.csv"
 WRONG = TABLE.with_name("speed_quality_wrong.csv")
 
 

@@ -136,6 +136,21 @@ def test_variables_choose(tmp_path):
     assert not any("precision" in line for line in fast) and any("--cl=3 --threads=2" in line for line in fast)
 
 
+def test_table_5_pretrains_on_the_corpus_and_not_in_the_folder_of_the_users_model(tmp_path):
+    place = elsewhere(tmp_path, SEEDS="0", PRETRAIN="my/weights")
+    commands = [line for line in place.plan("table5_language_model") if "pretrain_lm" in line or "small-vanilla" in line]
+    corpus = place.variables["WIKI_DATA"]
+    assert commands[0].split()[1:3] == ["imdb_scripts/pretrain_lm.py", f"--dir_path={corpus}"]
+    assert [f"--pretrain_path={corpus} --pretrain_id=small-vanilla" in line for line in commands[1:]] == [True, False]
+
+
+def test_a_failed_preparation_is_tried_again_before_the_plan(tmp_path):
+    place = Place(tmp_path, SOURCE=str(tmp_path / "none"))
+    for flags in ((), ("--retry_failed",)):
+        done = place.sweep("figure3_low_shot", *flags)
+        assert done.returncode == 1 and "none" in done.stdout and "sample_train" not in done.stdout
+
+
 def test_few_labels_have_epochs_of_their_own(tmp_path):
     place = elsewhere(tmp_path, "reviews", SEEDS="0", LABELS="100 300")
     for variables, (few, more, pace) in (({}, ("20", "15", {"val_every": "22"})),
