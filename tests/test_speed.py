@@ -84,7 +84,7 @@ def test_ratios_are_those_of_the_same_round():
 
 @pytest.mark.parametrize("stem", ["speed", "speed-other"])
 def test_tables_and_figure(tmp_path, monkeypatch, stem):
-    monkeypatch.setattr(speed, "ROOT", tmp_path)
+    monkeypatch.setenv("RESULTS", str(tmp_path / "results"))
     about = {"processor": "a processor", "threads": 2, "bfloat16": [], "torch": "1", "fastai": "2", "spacy": "3"}
     found = {"machine": about, "rounds": 3, "words": 30_009, "product": {"bf16": 2000.0, "full": 400.0},
              "works": [entry("lm small", [10, 20, 40], default=[30, 60, 100], sampled=[50, 100, 200]),
