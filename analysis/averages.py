@@ -16,6 +16,7 @@ from .settings import Result
 from .study import Study
 
 BOTH = {"forward": False, "backward": True}
+_WEIGHTS = "pre.fingerprint"  # of pretrained weights without a record, as fastai's
 ULMFIT = TABLES["table7"].reference
 SCRATCH = TABLES["table7"].rows[0]
 C_CHOSEN = "The baselines' C is chosen on val, so that their error there is a little too low."
@@ -72,19 +73,78 @@ def _of_direction(results: list[Result], backwards: bool) -> list[Result]:
     return [result for result in results if bool(result.setting.get("backwards")) == backwards]
 
 
+def _by_direction(results: list[Result]) -> dict[str, list[Result]]:
+    return {name: _of_direction(results, backwards) for name, backwards in BOTH.items()}
+
+
 def _is_direction(name: str) -> bool:
     """The two directions of fastai's weights are two files."""
-    return name in ("backwards", "pre.fingerprint")
+    return name in ("backwards", _WEIGHTS)
+
+
+def _grouped_by_weights(results: Iterable[Result]) -> list[list[Result]]:
+    """Results in groups that differ in direction and seeds alone.
+
+    Where a direction began from several files, the name by which finetune_lm found them says which two are a pair.
+    """
+    groups = []
+    for group in grouped(results, _is_direction).values():
+        if not _differ_in_weights(group):
+            groups.append(group)
+            continue
+        by_name, by_files = defaultdict(list), defaultdict(list)
+        for result in group:
+            by_name[_found_as(result)].append(result)
+        for part in by_name.values():  # the same files may have two names
+            by_files[_weights(part)] += part
+        groups += sorted(by_files.values(), key=len, reverse=True)
+    return groups
+
+
+def _differ_in_weights(group: list[Result]) -> bool:
+    return any(len({result.setting.get(_WEIGHTS) for result in side}) > 1 for side in _by_direction(group).values())
+
+
+def _found_as(result: Result) -> tuple:
+    """The name by which the language model's run found the pretrained weights."""
+    return tuple(tuple(run.record["flags"].get(name) for name in ("pretrain_path", "pretrain_id", "pretrain_seed"))
+                 for run in result.behind.values() if "pretrained" in run.record["inputs"])
+
+
+def _weights(group: list[Result]) -> str:
+    """The fingerprints of pretrained weights without a record, as `aaaa (forward) & bbbb (backward)`."""
+    return " & ".join(f"{mark} ({way})" for way, side in _by_direction(group).items()
+                      for mark in sorted({result.setting[_WEIGHTS] for result in side if _WEIGHTS in result.setting}))
+
+
+def _check_one_pretraining(sides: dict[str, list[Result]]) -> None:
+    """Classifiers of one row began from the same pretrained weights."""
+    for way, results in sides.items():
+        files = {result.setting.get(_WEIGHTS): result for result in results}
+        if len(files) > 1:
+            first, second = list(files.values())[:2]
+            raise UserError(f"{first.run.id} and {second.run.id} are both {way}, and began from different pretrained "
+                            f"weights of one name; move one of them away, or look at one direction alone by "
+                            f"--where={_WEIGHTS}={first.setting.get(_WEIGHTS)}")
+
+
+def _constant_of_directions(group: list[Result]) -> dict:
+    weights = _weights(group)
+    return _constant(group, _is_direction) | ({_WEIGHTS: weights} if weights else {})
 
 
 def bidirectional_blocks(study: Study, results: list[Result]) -> list[Block]:
-    """A block for each dataset and setting that was trained in both directions."""
+    """A block for each dataset, setting and pair of pretrained weights that was trained in both directions.
+
+    Raises UserError when a direction's weights of one name are not the same in all runs.
+    """
     blocks = []
-    for (dataset, stage, _), group in grouped(results, _is_direction).items():
-        sides = {name: _of_direction(group, backwards) for name, backwards in BOTH.items()}
-        if stage != "train_clas" or not all(sides.values()):
+    for group in _grouped_by_weights(results):
+        sides = _by_direction(group)
+        if group[0].run.stage != "train_clas" or not all(sides.values()):
             continue
-        setting, corpus = group[0].setting, group[0].corpus
+        _check_one_pretraining(sides)
+        dataset, setting, corpus = group[0].dataset, group[0].setting, group[0].corpus
         unpretrained = is_row(WITHOUT_PRETRAINING, setting)
         ours = (is_row(ULMFIT, setting) or unpretrained) and not {"bpe", "n_labels"} & set(setting)
         paper = BIDIRECTIONAL.get(corpus, {}) if ours else {}
@@ -92,7 +152,7 @@ def bidirectional_blocks(study: Study, results: list[Result]) -> list[Block]:
                    for name, side in sides.items()]
         entries.append(average_entry("averaged", list(sides.values()), study, paper=paper.get("averaged")))
         notes = ["The paper's models were pretrained, these were not."] if paper and unpretrained else []
-        blocks.append(Block("bidirectional", dataset, entries, _constant(group, _is_direction), notes,
+        blocks.append(Block("bidirectional", dataset, entries, _constant_of_directions(group), notes,
                             main_split="test", corpus=corpus))
     return blocks
 
@@ -100,7 +160,7 @@ def bidirectional_blocks(study: Study, results: list[Result]) -> list[Block]:
 def _is_unit(name: str) -> bool:
     """Flags that words and subwords cannot have in common."""
     prefixes = ("ids.", "toks.", "pre.ids.", "pre.toks.")
-    return name in ("backwards", "bpe", "pre.fingerprint") or name.startswith(prefixes)
+    return name in ("backwards", "bpe", _WEIGHTS) or name.startswith(prefixes)
 
 
 def subword_blocks(study: Study, results: list[Result]) -> list[Block]:
@@ -140,14 +200,18 @@ def _check_one_vocabulary(sides: dict[tuple[str, str], list[Result]]) -> None:
 
 def tables2_3_blocks(study: Study, results: list[Result]) -> list[Block]:
     """Full ULMFiT on all labels, pretrained or not, beside linear baselines and the paper's other methods, by test
-    error."""
+    error.
+
+    Raises UserError when a direction's pretrained weights of one name are not the same in all runs.
+    """
     whole = [result for result in results if "n_labels" not in result.setting and not result.setting.get("bpe")]
     ulmfit = [result for result in whole if result.run.stage == "train_clas" and not result.unknown
               and (is_row(ULMFIT, result.setting) or is_row(WITHOUT_PRETRAINING, result.setting))]
     blocks = []
-    for (dataset, _, _), group in grouped(ulmfit, _is_direction).items():
-        sides = [_of_direction(group, backwards) for backwards in BOTH.values()]
-        corpus = group[0].corpus
+    for group in _grouped_by_weights(ulmfit):
+        sides = _by_direction(group)
+        _check_one_pretraining(sides)
+        dataset, corpus = group[0].dataset, group[0].corpus
         entries = [Entry(name, paper=error, note=PAPER_ONLY) for name, error in OTHER_METHODS.get(corpus, {}).items()]
         notes = []
         for (_, _, _), same in grouped((result for result in whole if result.run.stage == "train_baseline"
@@ -155,16 +219,16 @@ def tables2_3_blocks(study: Study, results: list[Result]) -> list[Block]:
             entries.append(entry_of(baseline_name(same[0]), same, study.outcomes, stands_for_all=True))
             notes = [C_CHOSEN + " Their seed changes hardly a digit: one run is compared with every seed of the "
                                 "reference."]
-        pretrained, both = is_row(ULMFIT, group[0].setting), all(sides)
+        pretrained, both = is_row(ULMFIT, group[0].setting), all(sides.values())
         ulmfit_name = "ULMFiT" if pretrained else f"ULMFiT {WITHOUT_PRETRAINING.name}"
         # Without pretraining is no row of the paper: what of it was not run is not missing.
         # Where one direction alone was trained, it is what the others are compared with.
         entries += [entry_of(f"{ulmfit_name}, {way}", side, study.outcomes, reference=bool(side) and not both)
-                    for way, side in zip(BOTH, sides) if side or pretrained]
+                    for way, side in sides.items() if side or pretrained]
         if both or pretrained:
-            entries.append(average_entry(f"{ulmfit_name}, averaged", sides, study, reference=both,
+            entries.append(average_entry(f"{ulmfit_name}, averaged", list(sides.values()), study, reference=both,
                                          paper=ULMFIT_TEST.get(corpus) if pretrained else None))
-        blocks.append(Block("tables2_3", dataset, entries, _constant(group, _is_direction), notes, main_split="test",
+        blocks.append(Block("tables2_3", dataset, entries, _constant_of_directions(group), notes, main_split="test",
                             corpus=corpus, constant_in="row of ULMFiT"))
     return blocks
 

@@ -93,15 +93,17 @@ class Made:
                        {"ids": self.input("data/wiki/ids", f"wiki--tok2id--{names.unit(bpe)}")}, SIZES)
         return self.perplexities(run, 60.0)
 
-    def language_model(self, dataset: str, pretrained: str | None, name: str = "default", flags: dict | None = None,
-                       seed: int = 0, backwards: bool = False, bpe: bool = False,
+    def language_model(self, dataset: str, pretrained: str | Input | None, name: str = "default",
+                       flags: dict | None = None, seed: int = 0, backwards: bool = False, bpe: bool = False,
                        subset: tuple[str, Input] | None = None) -> str:
+        """finetune_lm. pretrained: a run, or a file of weights that none made."""
         fields = names.lm_name(backwards, bpe, name, subset[0] if subset else "", seed).split("--")[1:]
         inputs = {"ids": self.input(f"data/{dataset}/ids", f"{dataset}--tok2id--{names.unit(bpe)}")}
         if subset:
             inputs["subset"] = subset[1]
         if pretrained:
-            inputs["pretrained"] = self.input("data/wiki/models/x", pretrained)
+            inputs["pretrained"] = (pretrained if isinstance(pretrained, Input)
+                                    else self.input("data/wiki/models/x", pretrained))
         run = self.run("finetune_lm", names.run_id(dataset, "finetune_lm", *fields),
                        {**(flags or {}), "lm_id": name, "seed": seed, "backwards": backwards, "bpe": bpe,
                         "train_file_id": subset[0] if subset else ""}, inputs, SIZES)

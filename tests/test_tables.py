@@ -20,9 +20,10 @@ from analysis.selection import select
 from analysis.rendering import Cell, Grid
 from conftest import ROOT
 from flow import interpret
-from made_records import Made, few_labels, paper_tables
+from made_records import Made, few_labels, hash_of, paper_tables
 from ulmfit import predictions
 from ulmfit.errors import UsageError, UserError
+from ulmfit.records import Input
 
 
 @pytest.fixture(scope="module")
@@ -439,6 +440,57 @@ def test_the_average_of_unbalanced_seeds_of_the_language_model(small):
     small.classifier("trec6", model, 20, "other", {}, seed=0)
     line = line_of(tables.bidirectional(study.load(small.folder))[0].frame, "averaged")
     assert (line["n_seeds"], line["n_pairs"]) == (3, 3)
+
+
+def on_fastais_weights(made, pretrain_id, seed, name="default", directions=("fwd", "bwd"), version=""):
+    """A classifier for each direction of fastai's weights, which are two files; version: of what lies in them."""
+    for way in directions:
+        backwards = way == "bwd"
+        file = f"{pretrain_id}-{way}.tgz"
+        model = made.language_model("trec6", Input(f"data/{file}", hash_of(file + version)), name, {
+            "pretrain_path": "data", "pretrain_id": pretrain_id}, seed, backwards)
+        made.classifier("trec6", model, 6, name, {}, seed, backwards)
+
+
+def test_fastais_weights_of_two_names_are_never_averaged(tmp_path):
+    made = Made(tmp_path)
+    made.corpus("trec6")
+    on_fastais_weights(made, "one", 0)
+    on_fastais_weights(made, "one", 1)
+    marks = {name: " & ".join(f"{hash_of(f'{name}-{way}.tgz')} ({said})"
+                              for way, said in (("fwd", "forward"), ("bwd", "backward"))) for name in ("one", "two")}
+    for make in (tables.bidirectional, tables.tables2_3):
+        product, [block] = make(study.load(tmp_path))
+        assert block.constant["pre.fingerprint"] == marks["one"] and product.grids[0].title == "TREC-6"
+        assert any(f"pre.fingerprint={marks['one']}" in note for note in product.grids[0].notes)
+    on_fastais_weights(made, "two", 0, "other")  # a seed that the first has too
+    for make in (tables.bidirectional, tables.tables2_3):
+        product, _ = make(study.load(tmp_path))
+        assert [grid.title for grid in product.grids] == [f"TREC-6, pre.fingerprint={marks[name]}" for name in marks]
+        for frame, name, seeds in zip(product.frames, ("default", "other"), ("0 1", "0")):
+            lines = frame[(frame["split"] == "test") & (frame["n_seeds"] > 0)]
+            assert list(lines["seeds"]) == [seeds] * 3 and lines["runs"].str.contains(f"--{name}--").all()
+    # The same files under a third name are the same weights.
+    on_fastais_weights(made, "two", 1, "other")
+    for way in ("fwd", "bwd"):
+        run = f"trec6--finetune_lm--{way}--word--other--all--s1"
+        made.save(run, flags={**made.records[run]["flags"], "pretrain_id": "three"})
+    lines = tables.bidirectional(study.load(tmp_path))[0].frame.query("split == 'test'")
+    assert list(lines["seeds"]) == ["0 1"] * 6
+
+
+def test_fastais_weights_that_changed_under_their_name_are_refused(tmp_path):
+    made = Made(tmp_path)
+    made.corpus("trec6")
+    on_fastais_weights(made, "one", 0)
+    on_fastais_weights(made, "one", 1, directions=("fwd",), version="2")
+    for make in (tables.bidirectional, tables.tables2_3):
+        said = refusal(make, study.load(tmp_path))
+        assert all(f"trec6--train_clas--fwd--word--default--all--s{seed}" in said for seed in (0, 1))
+        assert f"--where=pre.fingerprint={hash_of('one-fwd.tgz')}" in said
+    frame = tables.tables2_3(study.load(tmp_path), where=f"pre.fingerprint={hash_of('one-fwd.tgz')}")[0].frame
+    assert line_of(frame, "ULMFiT, forward", "test")["seeds"] == "0"
+    assert line_of(frame, "ULMFiT, backward", "test")["n_seeds"] == 0
 
 
 def test_a_condition_on_a_stage_leaves_in_what_has_no_such_stage(small):
