@@ -8,6 +8,7 @@ default. Seeds are no part of it: runs that differ in seeds alone have the same 
 """
 
 import importlib
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Callable
@@ -102,16 +103,22 @@ class Chain:
         self._known: dict[str, tuple[dict, dict, list[str], dict[str, Run]]] = {}
         self._samples = {(run.dataset, run.record["sha256"][:16]): run for run in archive
                          if run.stage == "sample_train" and run.state == "finished" and "sha256" in run.record}
+        self._subsets: dict[tuple[str | None, object], set[str]] = defaultdict(set)  # fingerprints by name
+        for run in archive:
+            if given := run.record["inputs"].get("subset"):
+                self._subsets[run.dataset, run.record.get("flags", {}).get("train_file_id")].add(given["fingerprint"])
 
     def subset(self, run: Run) -> tuple[object, int | None]:
         """(number of labels, seed of the draw) of the training subset that a run read; of one that sample_train did
-        not draw its name, of the whole split None."""
+        not draw its name, with the file's fingerprint where runs read several of that name; of the whole split None."""
         given = run.record["inputs"].get("subset")
         if given is None:
             return None, None
         sample = self._samples.get((run.dataset, given["fingerprint"]))
         if sample is None:
-            return run.record["flags"].get("train_file_id") or given["fingerprint"], None
+            name = run.record["flags"].get("train_file_id") or given["fingerprint"]
+            several = len(self._subsets[run.dataset, name]) > 1
+            return f"{name} ({given['fingerprint'][:8]})" if several else name, None
         return sample.record["documents"], sample.record["seed"]
 
     def of(self, run: Run) -> tuple[dict, dict, list[str], dict[str, Run]]:

@@ -504,6 +504,31 @@ def test_a_condition_on_a_stage_leaves_in_what_has_no_such_stage(small):
     assert "no run has these values" in refusal(frame_of, small.folder, where="lm.cl=99,lr=0.001")
 
 
+def test_files_of_one_name_are_other_subsets(small):
+    """A user's own file of rows, which was changed between two seeds."""
+    def trained(seed, content):
+        digest = hash_of(content)
+        subset = "mine", Input("data/trec6/subsets/mine.txt", digest)
+        model = small.language_model("trec6", small.pretrained(), "few", seed=seed, subset=subset)
+        small.classifier("trec6", model, 20, seed=seed, subset=subset)
+        small.baseline("trec6", 25, subset=subset, seed=seed)
+        return digest[:8]
+
+    def subsets(name):
+        return {str(result.setting.get(name)) for result in study.load(small.folder).results}
+
+    first = trained(0, "first")
+    assert subsets("n_labels") == {"None", "mine"}
+    second = trained(1, "second")
+    assert subsets("n_labels") == {"None", f"mine ({first})", f"mine ({second})"}
+    assert subsets("lm.n_labels") == {"None", "the same"}
+    found = study.load(small.folder)
+    made, _ = tables.ablation(found, "n_labels", where="last=False")
+    lines = made.frame[made.frame["split"] == "val"].set_index("row")
+    assert [lines.loc[f"n_labels=mine ({digits})", "n_seeds"] for digits in (first, second)] == [1, 1]
+    assert len(select(found, where=f"n_labels=mine ({first})")) == 2
+
+
 def test_a_record_older_than_a_flag_has_its_default(small):
     run = LAST.replace("last", "default")
     small.save(run, flags={name: value for name, value in small.records[run]["flags"].items() if name != "patience"})
