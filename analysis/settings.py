@@ -8,6 +8,7 @@ default. Seeds are no part of it: runs that differ in seeds alone have the same 
 """
 
 import importlib
+import inspect
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -19,6 +20,7 @@ from ulmfit.errors import UserError
 from .archive import Archive, Run
 
 _ROLES = {"language_model": "lm.", "pretrained": "pre.", "intermediate": "start.", "start": "start."}
+_OF_EVERY_STAGE = ("dataset", "n_labels", "backwards", "bpe")
 _SHARED = ("seed", "backwards", "bpe", "split")  # said once for the whole chain
 
 
@@ -77,8 +79,11 @@ class Result:
         return records.first_default(stage_function(run.stage), flag)
 
     def has_stage(self, name: str) -> bool:
-        """Whether the stage that a flag is of, by its prefix, is behind this result."""
+        """Whether the stage that a flag is of is behind this result: by its prefix, without one its own."""
         prefix = name[:name.rfind(".") + 1]
+        if not prefix:
+            own = inspect.signature(stage_function(self.run.stage)).parameters
+            return name in _OF_EVERY_STAGE or name in self.setting or name in own
         # Of a stage without a record the setting has the fingerprint alone.
         return any(known.startswith(prefix) for known in (*self.behind, *self.setting))
 

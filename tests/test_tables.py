@@ -504,6 +504,20 @@ def test_a_condition_on_a_stage_leaves_in_what_has_no_such_stage(small):
     assert "no run has these values" in refusal(frame_of, small.folder, where="lm.cl=99,lr=0.001")
 
 
+def test_a_condition_on_a_classifiers_flag_leaves_the_baselines_in(small):
+    for split in ("val", "test"):
+        small.baseline("trec6", 20, split=split)
+    found = study.load(small.folder)
+    cl = next(result for result in found.results if result.run.stage == "train_clas").value("cl")
+    frame = tables.tables2_3(found, where=f"cl={cl}")[0].frame
+    assert line_of(frame, "tf-idf, 1- to 2-grams", "test")["n_seeds"] == 1
+    pd.testing.assert_frame_equal(frame, tables.tables2_3(found)[0].frame)
+    assert {result.run.stage for result in select(found, where="n_labels=None")} == {"train_clas", "train_baseline"}
+    assert not any(result.run.stage == "train_baseline" for result in select(found, where="lr=0.001,seed=1"))
+    assert "no run has these values" in refusal(select, found, where="cl=99")
+    assert "no run has these values" in refusal(select, found, where="dataset=imdb")
+
+
 def test_files_of_one_name_are_other_subsets(small):
     """A user's own file of rows, which was changed between two seeds."""
     def trained(seed, content):
