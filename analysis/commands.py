@@ -196,7 +196,7 @@ def figure4(results_dir: str | None = None, dataset: str | None = None, where: s
     blocks = tables.paper_table(found, "table7", dataset=dataset, where=where)[1]
     for block, title in zip(blocks, study.block_titles(blocks)):
         if block.dataset not in seen:
-            drawn += everything.draw_epochs(block, title, found.figures)
+            drawn += everything.draw_epochs(block, title, found.figures, _part(where))
             seen.add(block.dataset)
     print(study.said(drawn) if drawn else "missing: no classifier of Table 7 was validated after its epochs")
 

@@ -112,8 +112,11 @@ def _reference(block: Block) -> Entry:
     return next(entry for entry in block.entries if entry.reference)
 
 
-def draw_epochs(block: Block, title: str, folder: Path) -> list[Path]:
-    """Figure 4: full fine-tuning and ULMFiT epoch by epoch, those runs that were not stopped early where there are."""
+def draw_epochs(block: Block, title: str, folder: Path, part: str = "") -> list[Path]:
+    """Figure 4: full fine-tuning and ULMFiT epoch by epoch, those runs that were not stopped early where there are.
+
+    part: what a file of some of the runs has behind its name.
+    """
     rows = {}
     for name in (_reference(block).name, *_EPOCHS):
         groups = alike(block.candidates.get(name, []))
@@ -121,7 +124,7 @@ def draw_epochs(block: Block, title: str, folder: Path) -> list[Path]:
             chosen = min(groups, key=lambda results: (bool(results[0].setting.get("early_stopping")), -len(results)))
             stopped = " (early stopping)" if chosen[0].setting.get("early_stopping") else ""
             rows[name + stopped] = [result.run for result in chosen]
-    return figures.errors_by_epoch(rows, folder, f"epochs-{block.dataset}", title)
+    return figures.errors_by_epoch(rows, folder, f"epochs{part}-{block.dataset}", title)
 
 
 def _runs(found: Study, entry: Entry, split: str) -> list[Run]:

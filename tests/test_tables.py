@@ -662,6 +662,15 @@ def test_flags_that_do_not_exist_and_filters_that_are_none(small):
         tables.ablation(found, "")
 
 
+def test_figure_4_of_some_runs_leaves_the_others_where_it_is(small, capsys):
+    commands.figure4(results_dir=str(small.folder))
+    before = {path: path.read_bytes() for path in (small.folder / "figures").iterdir()}
+    assert sorted(path.name for path in before) == ["epochs-trec6.pdf", "epochs-trec6.png"]
+    commands.figure4(results_dir=str(small.folder), where="lm.seed=0")
+    assert {path: path.read_bytes() for path in before} == before
+    assert "/epochs-lm.seed-0-trec6.pdf, epochs-lm.seed-0-trec6.png" in capsys.readouterr().out
+
+
 def test_many_conditions_fit_in_a_file_name(small, capsys):
     flags = study.load(small.folder).results[0].behind[""].record["flags"]
     where = ",".join(f"{name}={value}" for name, value in flags.items()
