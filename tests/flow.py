@@ -8,9 +8,11 @@ import io
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Iterator
 from unittest import mock
 
 from conftest import ROOT
@@ -130,6 +132,17 @@ def interpret(words: list[str], cwd: Path = ROOT, stdin: str = "") -> subprocess
 def call(name: str, **flags) -> None:
     """Calls a stage's function in this process."""
     getattr(importlib.import_module(name), name)(**flags)
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Lets no file of this process grow beyond so many bytes; the system's error is EFBIG, "File too large"."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def files_of(folder: Path) -> list[str]:

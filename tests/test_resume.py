@@ -219,6 +219,30 @@ def test_sigusr1_writes_a_checkpoint_and_goes_on(corpus, monkeypatch):
     assert corpus.left("finetune_lm", "saved", {}) == corpus.left("finetune_lm", "unsaved", {})
 
 
+# -- no room left -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("cut_short", ["weights", "checkpoint"])
+def test_a_full_disk_ends_a_training_in_one_line(corpus, monkeypatch, cut_short):
+    flags = flags_of("finetune_lm", f"full-{cut_short}", {"cl": 1})
+    run, model = corpus.names("finetune_lm", f"full-{cut_short}", {})
+    if cut_short == "checkpoint":
+        heed = training.Training.heed_signals
+
+        def stop(self, between_epochs=False):
+            self.signal = signal.SIGTERM
+            heed(self, between_epochs)
+
+        monkeypatch.setattr(training.Training, "heed_signals", stop)
+    with flow.full_disk(20_000):
+        done = flow.run_here("finetune_lm", **corpus.where, **flags)
+    assert (done.returncode, done.stderr) == (1, f"finetune_lm: error: {model}: File too large\n")
+    assert flow.files_of(model) == []
+    assert flow.record(corpus.results, run)["status"] == "failed"
+    monkeypatch.undo()
+    flow.call("finetune_lm", **corpus.where, **flags)
+    assert flow.files_of(model) == ["manifest.json", "vocab.json", "weights.safetensors"]
+
+
 # -- real processes, real signals -------------------------------------------------------------------------------------
 
 class Process:

@@ -1,6 +1,7 @@
 """The vocabulary, flat arrays of ids, and the tok2id command."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flow import interpret
+from flow import full_disk, interpret
 from ulmfit import tokens, vocab
 from ulmfit.errors import UserError
 from ulmfit.names import DataFolder
@@ -87,6 +88,15 @@ def test_a_damaged_token_file_is_noticed(tmp_path, damaged):
     with pytest.raises(UserError, match="val.txt.*create_toks"):
         vocab.write_ids(tmp_path, tmp_path, "val", {"xxunk": 0}, ["x"])
     assert not (tmp_path / "val.ids.npy").exists()
+
+
+@pytest.mark.parametrize("documents, lost", [([["a"] * 1000] * 100, "ids"), ([["a"]] * 1000, "offsets")])
+def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path, documents, lost):
+    make_split(tmp_path / "tokens", "val", documents, ["x"] * len(documents))
+    with full_disk(5000), pytest.raises(OSError) as caught:
+        vocab.write_ids(tmp_path / "tokens", tmp_path / "ids", "val", {"xxunk": 0}, ["x"])
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path / "ids"))
+    assert not any(path.match(f"*{lost}*") for path in (tmp_path / "ids").iterdir())
 
 
 # the command

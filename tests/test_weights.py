@@ -1,5 +1,6 @@
 """Weights on disk: what is saved comes back bit for bit, and what does not fit is refused in one line."""
 
+import errno
 import json
 import os
 import pickle
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import flow
 from ulmfit import models, weights
 from ulmfit.errors import UserError
 
@@ -57,6 +59,19 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path, make):
     assert weights.save(other, tmp_path / "again.safetensors", FACTS) == digest
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "w.safetensors").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"w.safetensors", "again.safetensors"}
+
+
+def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path):
+    model = language_model()
+    paths = [tmp_path / name for name in ("m.pth", "m.pkl", "m_encoder.pth")]
+    for write in (lambda: weights.save(model, tmp_path / "w.safetensors", FACTS),
+                  lambda: weights.export(model, WORDS, *paths)):
+        # Cut off in the header, in a tensor, at the end.
+        for size in (0, 100, 1000, 4000):
+            with flow.full_disk(size), pytest.raises(OSError) as caught:
+                write()
+            assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path))
+            assert list(tmp_path.iterdir()) == []
 
 
 def test_tied_weights_are_stored_once_and_stay_tied(tmp_path):

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator, NoReturn, Sequence
 
-from . import names
+from . import files, names
 from .errors import Interrupted, UsageError, UserError
 from .flags import DATA, FLAGS, Flag, flag_of
 
@@ -137,7 +137,6 @@ def _fire(stage: Callable, argument_list: "ArgumentList", given: dict[str, str |
 
 
 _OF_THE_USER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # raised by a write, which knows no file's name
 
 
 @contextmanager
@@ -162,7 +161,7 @@ def _exits(label: str) -> Iterator[None]:
         raise SystemExit(128 + signal.SIGPIPE) from None
     except OSError as error:
         # What a folder's rights, a full disk or a file in a folder's place cause; any other is a bug of ours.
-        if error.errno not in (_OF_THE_DISK if error.filename is None else _OF_THE_USER | _OF_THE_DISK):
+        if error.errno not in files.FULL_DISK and (error.filename is None or error.errno not in _OF_THE_USER):
             raise
         _stop(f"{label}: error: {f'{error.filename}: ' if error.filename else ''}{error.strerror}", 1)
     finally:

@@ -1,5 +1,6 @@
 """Files that are either whole or not there: everything is written to a temporary name and renamed."""
 
+import errno
 import hashlib
 import json
 import os
@@ -10,10 +11,15 @@ from typing import Any, Iterator
 
 from .errors import UserError
 
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on a clean exit it is flushed to disk and renamed to `path`."""
+    """Yields a temporary path beside `path`; on a clean exit it is flushed to disk and renamed to `path`.
+
+    An OSError of a full disk leaves with the folder's name.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -22,6 +28,11 @@ def replacing(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        # A write knows no file's name; where several files are open at once, the folder alone is sure.
+        if error.errno in FULL_DISK and error.filename is None:
+            error.filename = str(path.parent)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -410,7 +410,7 @@ class Training:
             "scaler": self.learn.scaler.state_dict() if needs_scaling(self.precision, self.device.type) else None,
         }
         with files.replacing(self.folder / CHECKPOINT) as temporary:
-            torch.save(state, temporary)
+            weights.torch_save(state, temporary)
         self.saved_at = time.monotonic()
 
     def _load_checkpoint(self) -> None:

@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Iterable, Iterator, NamedTuple, Sequence
+from typing import BinaryIO, Iterable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
@@ -179,10 +179,8 @@ def write_ids(tokens_folder: Path, folder: Path, split: str, stoi: dict[str, int
     place = {name: number for number, name in enumerate(classes)}
     unknown = 0
     with files.replacing(folder / f"{split}.ids.npy") as temporary, open(temporary, "wb") as file:
-        dtype = id_type(len(stoi))
         # The size is known beforehand, so the array is written as it is made instead of being held.
-        np.lib.format.write_array_header_1_0(file, {"descr": np.lib.format.dtype_to_descr(dtype),
-                                                    "fortran_order": False, "shape": (total,)})
+        _write_header(file, id_type(len(stoi)), total)
         read = 0
         for read, tokens in enumerate(read_tokens(path), 1):
             if read > len(rows) or len(tokens) != rows[read - 1].tokens:
@@ -190,7 +188,7 @@ def write_ids(tokens_folder: Path, folder: Path, split: str, stoi: dict[str, int
                                 f"run create_toks.py --overwrite")
             ids = numericalize(tokens, stoi)
             unknown += int(np.count_nonzero(ids == UNK_ID))
-            ids.tofile(file)
+            file.write(ids)
         if read != len(rows):
             raise UserError(f"{path} holds {read} documents and {split}.documents.csv {len(rows)}; "
                             f"run create_toks.py --overwrite")
@@ -199,9 +197,17 @@ def write_ids(tokens_folder: Path, folder: Path, split: str, stoi: dict[str, int
     labels = np.array([place.get(row.label, -1) for row in rows], np.int16 if len(classes) < 2**15 else np.int32)
     for name, array in (("offsets", offsets), ("labels", labels)):
         with files.replacing(folder / f"{split}.{name}.npy") as temporary, open(temporary, "wb") as file:
-            np.save(file, array)
+            _write_header(file, array.dtype, len(array))
+            file.write(array)
     files.write_text(folder / f"{split}.documents.txt", "".join(f"{row.document}\n" for row in rows))
     return {"documents": len(rows), "tokens": total, "unk_rate": unknown / total if total else 0.0}
+
+
+def _write_header(file: BinaryIO, dtype: np.dtype, size: int) -> None:
+    """The head of an .npy file of shape (size,). np.save and tofile do not say of a write that fails that the disk is
+    full, the file's own `write` does."""
+    np.lib.format.write_array_header_1_0(file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False,
+                                                "shape": (size,)})
 
 
 def count_words(paths: Iterable[Path]) -> Counter:

@@ -4,8 +4,11 @@ A model's folder holds `weights.safetensors`, `vocab.json` and `manifest.json`.
 """
 
 import json
+import os
 import pickle
+import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,13 +32,34 @@ def _names_of_shared(model: nn.Module) -> list[list[str]]:
 
 
 def save(model: nn.Module, path: Path, facts: dict) -> str:
-    """Writes a model's weights (tied ones once) with `facts` in the file's header. Returns the file's sha256."""
+    """Writes a model's weights (tied ones once) with `facts` in the file's header. Returns the file's sha256.
+
+    Raises OSError for a full disk.
+    """
     state = model.state_dict()
     tensors = {names[0]: state[names[0]].contiguous() for names in _names_of_shared(model)}
     # One entry alone: the header's entries are written in no fixed order, and the same weights must give the same file.
     with files.replacing(path) as temporary:
-        save_file(tensors, str(temporary), metadata={"ulmfit": json.dumps(facts)})
+        try:
+            save_file(tensors, str(temporary), metadata={"ulmfit": json.dumps(facts)})
+        except SafetensorError as error:
+            # The system's error is in its text alone.
+            if number := re.search(r"\(os error (\d+)\)", str(error)):
+                raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+            raise
     return files.sha256(path)
+
+
+def torch_save(value: Any, path: Path) -> None:
+    """torch.save, which makes a RuntimeError of the OSError of a full disk; here it stays one."""
+    with open(path, "wb") as file:
+        try:
+            torch.save(value, file)
+        except RuntimeError as error:
+            # Raised as torch closes an archive that the system's error had cut short.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def export(model: nn.Module, vocab: list[str], weights_path: Path, vocab_path: Path, encoder_path: Path) -> None:
@@ -45,9 +69,9 @@ def export(model: nn.Module, vocab: list[str], weights_path: Path, vocab_path: P
     """
     with (files.replacing(weights_path) as whole, files.replacing(vocab_path) as words,
           files.replacing(encoder_path) as encoder):
-        torch.save(model.state_dict(), whole)
+        torch_save(model.state_dict(), whole)
         words.write_bytes(pickle.dumps(vocab))
-        torch.save(model[0].state_dict(), encoder)
+        torch_save(model[0].state_dict(), encoder)
 
 
 def facts(path: Path) -> dict:
