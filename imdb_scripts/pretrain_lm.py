@@ -31,7 +31,7 @@ def pretrain_lm(dir_path=None, cuda_id=None, cl=1, bs=64, backwards=False, lr=3e
     hyperparameters.check_flags(flags, cli.typed_or_changed(pretrain_lm, flags))
     tracking.check(track)
     folder = DataFolder(dir_path or names.project_root() / "data" / "wt103")
-    ids = vocab.check_current(folder, bpe)
+    ids = vocab.check_current(folder, bpe, labelled=False)
     inputs = {"ids": records.artefact_input(folder.ids(bpe), vocab.tok2id_command(folder, bpe))}
     asked = lineage(flags)
     run = records.open_run(pretrain_lm, asked.run_id, flags, inputs, artefact=asked.artefact, dataset=folder.name)

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import shlex
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -211,3 +212,17 @@ def test_every_command_that_is_missing_is_named(tmp_path):
     folder.csv("train").write_text("0,a\n")
     with pytest.raises(UserError, match="run first: python imdb_scripts/create_toks.py"):
         vocab.check_current(folder)
+
+
+def test_what_pretraining_misses_is_text_without_labels(tmp_path):
+    done = interpret(["pretrain_lm.py", f"--dir_path={tmp_path / 'wt103'}"])
+    commands = done.stderr.strip().partition("run first: ")[2].split("; ")
+    assert [shlex.split(words)[2:] for words in commands] == [
+        ["--name=wikitext103", f"--dir_path={tmp_path / 'wt103'}"],
+        [f"--dir_path={tmp_path / 'wt103'}", "--n_lbls=0"], [f"--dir_path={tmp_path / 'wt103'}"]]
+    (tmp_path / "u").mkdir()
+    (tmp_path / "u" / "train.csv").write_text("a film\n" * 20)
+    commands = interpret(["pretrain_lm.py", f"--dir_path={tmp_path / 'u'}"]).stderr.strip().partition("run first: ")[2]
+    for words in commands.split("; "):
+        run(*shlex.split(words)[1:], f"--results_dir={tmp_path / 'results'}")
+    assert vocab.check_current(DataFolder(tmp_path / "u"))["classes"] == []

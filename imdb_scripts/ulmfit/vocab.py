@@ -231,8 +231,8 @@ def source_inputs(paths: dict[str, Path]) -> tuple[dict[str, records.Input], dic
     return inputs, sources
 
 
-def create_toks_command(folder: DataFolder, bpe: bool = False) -> str:
-    return command("create_toks", dir_path=folder.path, bpe=bpe)
+def create_toks_command(folder: DataFolder, bpe: bool = False, labelled: bool = True) -> str:
+    return command("create_toks", dir_path=folder.path, n_lbls="" if labelled else "0", bpe=bpe)
 
 
 def tok2id_command(folder: DataFolder, bpe: bool = False) -> str:
@@ -259,10 +259,11 @@ def check_sources(folder: DataFolder, sources: dict[str, dict], bpe: bool = Fals
             raise UserError(f"{path} changed since create_toks; {again}")
 
 
-def check_current(folder: DataFolder, bpe: bool = False, then: Sequence[str] = ()) -> dict:
+def check_current(folder: DataFolder, bpe: bool = False, then: Sequence[str] = (), labelled: bool = True) -> dict:
     """The manifest of the ids, after making sure that they are those of the tokens and csv files that are there.
 
-    then: commands that the caller needs after tok2id, for the message.
+    then: commands that the caller needs after tok2id, for the message. labelled: False where the caller takes a corpus
+        without labels, for the message too.
 
     Raises UserError when the ids are missing or unfinished (it names every command that is missing), or when tokens or
     a csv file changed since.
@@ -271,14 +272,16 @@ def check_current(folder: DataFolder, bpe: bool = False, then: Sequence[str] = (
     if not (ids / records.MANIFEST).exists():
         missing = [tok2id_command(folder, bpe), *then]
         if not (tokens / records.MANIFEST).exists():
-            missing.insert(0, create_toks_command(folder, bpe))
+            missing.insert(0, create_toks_command(folder, bpe, labelled))
             if not folder.csv("train").exists():
-                missing.insert(0, command("get_data", name=folder.name, dir_path=folder.path))
+                # wt103 is fastai's weights, of the text wikitext103.
+                name = "wikitext103" if folder.name == "wt103" else folder.name
+                missing.insert(0, command("get_data", name=name, dir_path=folder.path))
         raise UserError(f"{ids} is missing or unfinished; run first: {'; '.join(missing)}")
     manifest = records.read_manifest(ids, tok2id_command(folder, bpe))
     check_sources(folder, manifest["sources"], bpe)
     if tokens.exists():
-        now = records.read_manifest(tokens, create_toks_command(folder, bpe))
+        now = records.read_manifest(tokens, create_toks_command(folder, bpe, labelled))
         if now["fingerprint"] != manifest["inputs"]["tokens"]["fingerprint"]:
             raise UserError(f"{tokens} changed since tok2id; run tok2id.py{' --bpe' * bpe} --overwrite")
     sentencepiece_of(ids, manifest)
