@@ -183,6 +183,15 @@ def test_relative_paths_are_the_callers(monkeypatch, tmp_path):
     assert names.shown(ROOT / "data") == (ROOT / "data").as_posix()
 
 
+@pytest.mark.parametrize("folder, script", [
+    (ROOT, "imdb_scripts/tok2id.py"), (ROOT / "imdb_scripts", "tok2id.py"),
+    (ROOT / "tests", f"{ROOT}/imdb_scripts/tok2id.py")])
+def test_a_command_is_one_for_the_folder_in_which_it_is_read(monkeypatch, folder, script):
+    monkeypatch.chdir(folder)
+    assert names.command("tok2id", dir_path="../data/x y", bpe=True, seed=0) == (
+        f"python {script} '--dir_path=../data/x y' --bpe")
+
+
 @pytest.mark.parametrize("text, expected", [
     (f"{ROOT}/data/imdb/train.csv, row 3: no", "data/imdb/train.csv, row 3: no"),
     ("[Errno 2] No such file: '/somewhere/secret/x.csv'", "[Errno 2] No such file: 'x.csv'"),

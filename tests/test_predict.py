@@ -570,7 +570,7 @@ def test_the_call_of_2018(old, capsys, monkeypatch):
         assert f"--cuda_id={n_classes}: 0 GPUs are visible here" in capsys.readouterr().err
     with pytest.raises(UserError, match="there is no file none.h5"):
         predict_with_classifier("itos.pkl", "none.h5")
-    with pytest.raises(UserError, match="run first: python imdb_scripts/train_clas.py --dir_path=data"):
+    with pytest.raises(UserError, match=f"run first: python {flow.SCRIPTS}/train_clas.py --dir_path=data"):
         predict_with_classifier("itos.pkl", "data")  # a text, and a folder
 
 

@@ -622,26 +622,25 @@ REFUSALS = {
                    f"train_clas: error: {CLAS_RUN.format('fwd')} exists in results/runs/{CLAS_RUN.format('fwd')} with "
                    f"other flags (cl: 14 there, 3 asked); "),
     "no language model": ("train_clas", {"lm_id": "none", "seed": 3, "backwards": True, "lm_train_file_id": "few"}, 1,
-                          "run first: python imdb_scripts/finetune_lm.py --dir_path=imdb --lm_id=none --backwards "
+                          f"run first: python {SCRIPTS}/finetune_lm.py --dir_path=imdb --lm_id=none --backwards "
                           "--train_file_id=few --seed=3, or "),
     "no pretrained model": ("finetune_lm", {"pretrain_path": "wiki", "pretrain_id": "none", "pretrain_seed": 2}, 1,
-                            "run first: python imdb_scripts/pretrain_lm.py --dir_path=wiki --pretrain_id=none "
+                            f"run first: python {SCRIPTS}/pretrain_lm.py --dir_path=wiki --pretrain_id=none "
                             "--seed=2, or "),
     "no classifier": ("eval_clas", {"clas_id": "none", "seed": 3, "train_file_id": "few"}, 1,
-                      "run first: python imdb_scripts/train_clas.py --dir_path=imdb --clas_id=none "
+                      f"run first: python {SCRIPTS}/train_clas.py --dir_path=imdb --clas_id=none "
                       "--train_file_id=few --seed=3"),
     "no classifier to predict": ("predict_with_classifier", {"text": "A film.", "lm_id": "none"}, 1,
-                                 "run first: python imdb_scripts/train_clas.py --dir_path=imdb --lm_id=none"),
-    "no ids": ("train_clas", {"dir_path": "nowhere"}, 1, "run first: python imdb_scripts/"),
+                                 f"run first: python {SCRIPTS}/train_clas.py --dir_path=imdb --lm_id=none"),
+    "no ids": ("train_clas", {"dir_path": "nowhere"}, 1, f"run first: python {SCRIPTS}/"),
     "no subset": ("train_clas", {"train_file_id": "none"}, 1, "none.txt is missing: --train_file_id names a file"),
     "no intermediate": ("train_clas", {"clas_id": "new", "startat": 1}, 1, "--intermediate is missing or unfinished; "
-                        "run first: python imdb_scripts/train_clas.py "),
+                        f"run first: python {SCRIPTS}/train_clas.py "),
     "sizes": ("train_clas", {"clas_id": "new", "emb_sz": 400}, 1, "--emb_sz=400 does not fit imdb/models/"),
     "sizes of the pretrained": ("finetune_lm", {"lm_id": "new", "pretrain_path": "wiki", "pretrain_id": "wiki",
                                                 "n_layers": 3}, 1, "--n_layers=3 does not fit wiki/models/"),
     "subwords": ("finetune_lm", {"bpe": True}, 1, "imdb/bpe/ids is missing or unfinished; run first: python "
-                 "imdb_scripts/create_toks.py --dir_path=imdb --bpe; python imdb_scripts/tok2id.py --dir_path=imdb "
-                 "--bpe"),
+                 f"{SCRIPTS}/create_toks.py --dir_path=imdb --bpe; python {SCRIPTS}/tok2id.py --dir_path=imdb --bpe"),
     "contradiction": ("train_clas", {"last": True, "chain_thaw": True}, 2, "choose one"),
     "from scratch": ("train_clas", {"from_scratch": True, "startat": 1}, 2, "choose one"),
     "no GPU": ("eval_clas", {"split": "test", "cuda_id": 0, "bs": 7}, 1, "--cuda_id=0: 0 GPUs are visible here"),

@@ -91,7 +91,7 @@ def shown(path: Path | str) -> str:
 
 def command(stage: str, **flags: object) -> str:
     """The command that calls a stage, for messages; leaves out the flags whose value is empty, False or 0."""
-    words = ["python", f"imdb_scripts/{stage}.py"]
+    words = ["python", shown(project_root() / "imdb_scripts" / f"{stage}.py")]
     words += [f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items() if value]
     return shlex.join(words)
 

@@ -75,7 +75,7 @@ def listed(folder: DataFolder, models: str) -> list[Source]:
                             f"{corpus.shortened(there) or 'none'}")
         if asked.count(model) > 1:
             raise UsageError(f"--models names {model} twice; each counts once in an average")
-    return [trained(folder, model, "python imdb_scripts/train_clas.py") for model in asked]
+    return [trained(folder, model, names.command("train_clas", dir_path=folder.path)) for model in asked]
 
 
 def is_2018_call(text: str | None, dir_path: str | None) -> bool:
