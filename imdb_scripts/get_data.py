@@ -1,7 +1,5 @@
 """Gets a dataset and writes it as the csv files that the other stages read."""
 
-from pathlib import Path
-
 from ulmfit import cli
 from ulmfit.lineage import Lineage
 
@@ -73,7 +71,7 @@ def lineage(flags: dict) -> Lineage:
     from ulmfit import datasets, fetch, names
 
     name, path = flags["name"], flags["dir_path"]
-    data = names.DataFolder(Path(path).expanduser() if path else names.project_root() / "data" / name)
+    data = names.DataFolder(path or names.project_root() / "data" / name)
     origin = datasets.find_origin(name, flags["source"])
     writes = (data.csv("train"),)
     if name == datasets.WEIGHTS:

@@ -34,7 +34,7 @@ def prepare_wiki(dump, lang="en", dir_path=None, max_tokens=100_000_000, val_art
     from ulmfit import archives, documents, names, records, wikipedia
     from ulmfit.errors import UserError
 
-    path = Path(dump).expanduser()
+    path = Path(dump)
     if not path.is_file():
         raise UserError(f"--dump: there is no file {dump}; get one at https://dumps.wikimedia.org")
     asked = lineage(flags)
@@ -72,9 +72,9 @@ def lineage(flags: dict) -> Lineage:
     from ulmfit import names
 
     path, lang = flags["dir_path"], flags["lang"]
-    data = names.DataFolder(Path(path).expanduser() if path else names.project_root() / "data" / f"wiki_{lang}")
+    data = names.DataFolder(path or names.project_root() / "data" / f"wiki_{lang}")
     return Lineage(prepare_wiki, names.run_id(data.name, "prepare_wiki"), data.name, flags,
-                   {"dump": (Path(flags["dump"]).expanduser(),)}, artefact=data.path, writes=(data.csv("train"),))
+                   {"dump": (Path(flags["dump"]),)}, artefact=data.path, writes=(data.csv("train"),))
 
 
 if __name__ == "__main__":

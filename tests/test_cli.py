@@ -114,6 +114,13 @@ def test_everything_after_two_dashes_is_positional(value):
     assert got["text"] == value and got["quiet"] is True
 
 
+def test_a_leading_tilde_of_a_path_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    for typed, path in (("~/r", "/home/me/r"), ("~", "/home/me"), ("a/~", "a/~"), ("http://x.y/~z", "http://x.y/~z")):
+        assert cli.convert("source", FLAGS["source"], typed, None) == path
+    assert accepted(predict, "--text=~/r")["text"] == "~/r"
+
+
 def test_a_long_text_passes():
     assert accepted(predict, "x" * 100_000)["text"] == "x" * 100_000
 

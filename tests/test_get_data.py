@@ -88,6 +88,16 @@ def test_split_files_compressed_are_taken_to_the_letter(tmp_path):
     assert (tmp_path / "data" / "mine" / "train.csv").read_bytes().splitlines()[-1] == b"0,NA"
 
 
+def test_paths_below_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    put(tmp_path / "reviews.csv", b"pos,good\nneg,bad\n" * 10)
+    done = interpret(["get_data.py", "mine", "--source=~/reviews.csv", "--dir_path=~/mine", "--results_dir=~/results"],
+                     cwd=tmp_path)
+    assert done.returncode == 0 and rows_of(tmp_path / "mine")
+    assert record(tmp_path)["flags"] | {"source": "reviews.csv", "dir_path": "mine"} == record(tmp_path)["flags"]
+    assert not (tmp_path / "~").exists()
+
+
 def test_one_column_is_text_without_labels(tmp_path):
     put(tmp_path / "in" / "train.csv", '"an article\nof two lines"\nanother\n')
     put(tmp_path / "in" / "valid.csv", "held out\n")

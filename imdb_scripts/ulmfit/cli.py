@@ -383,7 +383,9 @@ class ArgumentList:
 
 
 def convert(name: str, flag: Flag, value: str, default: Any) -> bool | int | float | str:
-    """A string of the command line as its flag's kind; ids, paths, texts and choices stay the strings they are.
+    """A string of the command line as its flag's kind; ids, texts and choices stay the strings they are.
+
+    Of a path a leading `~` becomes the home folder.
 
     Args:
         name: the flag, for the message.
@@ -419,7 +421,7 @@ def convert(name: str, flag: Flag, value: str, default: Any) -> bool | int | flo
         case "path":
             if value == "" and default != "":
                 raise UsageError(f"{said}: a path is expected")
-            return value
+            return os.path.expanduser(value)  # no shell does it behind `--dir_path=`
         case "text":
             # Bytes that are no UTF-8 come from the system as surrogates, which no tokenizer takes.
             if any("\ud800" <= character <= "\udfff" for character in value):

@@ -120,7 +120,7 @@ def find_origin(name: str, source: str | None) -> Origin:
                          f"folder --dir_path and leave --source out, and they are not downloaded")
     if fetch.is_url(source):
         return Origin(urls=(source,))
-    path = Path(source).expanduser()
+    path = Path(source)
     if not path.exists():
         raise UserError(f"--source: there is no file or folder {source}")
     return Origin(path=path)
