@@ -592,6 +592,8 @@ REFUSED = {
     "dropmult": (STAGES, {"dropmult": 9}, "--dropmult=9 makes the input dropout"),
     "freeze": (("finetune_lm",), {"freeze_epochs": 1, "preload": False}, "--freeze_epochs trains"),
     "notrain": (("finetune_lm",), {"notrain": True, "wd": 1e-7}, "--notrain trains nothing and does not read --wd"),
+    **{f"notrain {name}": (("finetune_lm",), {"notrain": True, name: value}, f"does not read --{name}") for name, value
+       in (("joined", True), ("train_file_id", "few"), ("early_stopping", True), ("sampled", True))},
     "pace": (("train_clas",), {"unfreezing": "one_per_epoch", "last": True}, "--last does not"),
     "head": (("train_clas",), {"lin_ftrs": "50,"}, "--lin_ftrs='50,': sizes of hidden layers are expected"),
     "dropout": (STAGES, {"dropout_weight": 1.0}, "--dropout_weight='1.0': it must be from 0 to 0.99"),

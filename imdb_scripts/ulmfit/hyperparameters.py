@@ -136,9 +136,10 @@ def check_flags(flags: dict[str, Any], typed: set[str]) -> None:
 
 def check_no_training(typed: set[str]) -> None:
     """Refuses what --notrain would not read. Args: the flags that the caller chose. Raises UsageError."""
-    # --lr and the other flags of 2018 were never refused beside it.
+    # --lr and others of 2018 were never refused beside it; those that choose the text would be taken for what was read.
     training = [field.name for bundle in (Dropouts, ScheduleFlags, Optimization) for field in fields(bundle)]
-    training += ["divisor", "patience", "freeze_epochs", "val_every", "track"]
+    training += ["divisor", "early_stopping", "patience", "freeze_epochs", "val_every", "sampled", "joined",
+                 "train_file_id", "track"]
     unread = [name for name in training if name in typed and name not in ("use_clr", "use_regular_schedule")]
     if unread:
         raise UsageError(f"--notrain trains nothing and does not read --{unread[0]}; leave one of them out")
