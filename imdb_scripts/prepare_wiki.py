@@ -23,7 +23,7 @@ def prepare_wiki(dump, lang="en", dir_path=None, max_tokens=100_000_000, val_art
     a digest of their number in the wiki, are val.csv, none of which is in train.csv.
 
     Writes into dir_path (data/wiki_LANG). The next stages:
-        python create_toks.py --dir_path=data/wiki_de --n_lbls=0
+        python create_toks.py --dir_path=data/wiki_de --n_lbls=0 --lang=de
 
     Example:
         python prepare_wiki.py ~/dewiki-latest-pages-articles.xml.bz2 de
@@ -31,7 +31,7 @@ def prepare_wiki(dump, lang="en", dir_path=None, max_tokens=100_000_000, val_art
     Expect a quarter of an hour for 100 million words, and before it a minute for the digest of a dump of 20 GB.
     """
     flags = dict(locals())
-    from ulmfit import archives, documents, names, records, wikipedia
+    from ulmfit import archives, documents, names, records, wikipedia, words
     from ulmfit.errors import UserError
 
     path = Path(dump)
@@ -40,7 +40,7 @@ def prepare_wiki(dump, lang="en", dir_path=None, max_tokens=100_000_000, val_art
     asked = lineage(flags)
     data = names.DataFolder(asked.artefact)
     with archives.opened(path) as file:
-        wikipedia.check_language(file, lang, path.name)
+        language = wikipedia.check_language(file, lang, path.name)
     made_before = documents.csvs_made_before(data, overwrite)
     with records.open_run(prepare_wiki, asked.run_id, flags, {"dump": records.file_input(path)},
                           artefact=asked.artefact, shared=True, dataset=data.name) as run:
@@ -65,6 +65,8 @@ def prepare_wiki(dump, lang="en", dir_path=None, max_tokens=100_000_000, val_art
         run.say(f"pages: {', '.join(f'{count:,} {reason}' for reason, count in tally.pages.most_common())}")
         run.say(f"{names.portable(data.path)}: {documents.summary(facts)}, "
                 f"{sum(tally.words.values()):,} words", important=True)
+        rules = language if language in words.languages() else "xx"
+        run.say("next: " + names.command("create_toks", dir_path=data.path, n_lbls="0", lang=rules))
 
 
 def lineage(flags: dict) -> Lineage:

@@ -56,7 +56,7 @@ def pretrain_lm(dir_path=None, cuda_id=None, cl=1, bs=64, backwards=False, lr=3e
             optimization=bundled(Optimization, flags)).fit()
         facts = language_model.save(run, model, folder.ids(bpe), {
             "kind": "language_model", "sizes": sizes, "backwards": backwards, **vocab.identity(ids)})
-        run.finish({"best": best, "last": last}, **facts)
+        run.finish({"best": best, "last": last}, **facts, lang=ids["lang"])
         training.discard_checkpoint(run.artefact)
         run.say(f"perplexity {last['perplexity']:.2f}, accuracy {last['accuracy']:.4f}: "
                 f"{names.portable(run.folder)}", important=True)

@@ -3,10 +3,11 @@
 import bz2
 import csv
 import json
+import shlex
 from xml.sax.saxutils import escape
 
 import pytest
-from flow import record, run_here
+from flow import interpret, record, run_here
 from ulmfit import records, wikipedia
 from ulmfit.errors import UserError
 
@@ -43,6 +44,11 @@ def write_dump(tmp_path, pages, name="dump.xml.bz2", **site):
 def prepare(tmp_path, dump, *positional, **flags):
     return run_here("prepare_wiki", str(dump), *positional, dir_path=tmp_path / "data" / "wiki_x",
                      results_dir=tmp_path / "results", **flags)
+
+
+def next_flags(done):
+    """The flags of the command that prepare_wiki says comes next."""
+    return shlex.split(done.stdout.splitlines()[-1].removeprefix("next: "))[2:]
 
 
 def rows(tmp_path, split):
@@ -176,6 +182,7 @@ def test_a_dump_becomes_a_corpus(tmp_path, pages):
     dump = write_dump(tmp_path, pages)
     done = prepare(tmp_path, dump, "de", val_articles=4, min_words=20)
     assert done.returncode == 0, done.stderr
+    assert next_flags(done) == [f"--dir_path={tmp_path / 'data' / 'wiki_x'}", "--n_lbls=0", "--lang=de"]
     train, val = rows(tmp_path, "train"), rows(tmp_path, "val")
     assert (len(train), len(val)) == (17, 4) and all(len(row) == 1 for row in train + val)
     assert not {row[0] for row in train} & {row[0] for row in val}
@@ -189,9 +196,16 @@ def test_a_dump_becomes_a_corpus(tmp_path, pages):
     assert "already done" in prepare(tmp_path, dump, "de", val_articles=4, min_words=20).stdout
     other = prepare(tmp_path, dump, "de", val_articles=5, min_words=20)
     assert other.returncode == 1 and "val_articles: 4 there, 5 asked" in other.stderr
-    tokens = run_here("create_toks", dir_path=tmp_path / "data" / "wiki_x", n_lbls=0, workers=1,
-                       results_dir=tmp_path / "results")
+    tokens = interpret(["create_toks.py", *next_flags(done), "--workers=1", f"--results_dir={tmp_path / 'results'}"])
     assert tokens.returncode == 0, tokens.stderr
+
+
+@pytest.mark.parametrize("wiki, language, rules", [("simple", "en", "en"), ("als", "gsw", "xx")])
+def test_the_next_command_has_rules_that_spacy_knows(tmp_path, pages, wiki, language, rules):
+    dump = write_dump(tmp_path, pages, lang=language, dbname=f"{wiki}wiki")
+    done = prepare(tmp_path, dump, wiki, val_articles=0, min_words=20)
+    assert done.returncode == 0, done.stderr
+    assert next_flags(done)[-1] == f"--lang={rules}"
 
 
 def test_many_streams_and_the_last_revision_of_a_history(tmp_path):

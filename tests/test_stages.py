@@ -135,6 +135,7 @@ def test_runs_are_recorded_and_sizes_come_from_the_weights(world):
         record = flow.record(world.results, run)
         assert (record["status"], record["error"], record["id"]) == ("finished", None, run)
         assert record["threads"] == 1 and record["device"] == "cpu"
+    assert flow.record(world.results, "wiki--pretrain_lm--fwd--word--wiki--all--s0")["lang"] == "en"
     # Sizes were typed in pretraining alone; the defaults are others.
     assert flow.record(world.results, LM_RUN.format("fwd"))["sizes"] == SIZES
     assert flow.record(world.results, CLAS_RUN.format("bwd"))["sizes"] == SIZES

@@ -214,6 +214,18 @@ def test_every_command_that_is_missing_is_named(tmp_path):
         vocab.check_current(folder)
 
 
+def test_a_pretrained_model_of_another_language_is_refused(folder, tmp_path):
+    run("tok2id.py", *arguments(folder))
+    source = tmp_path / "wiki" / "models" / "pretrained--fwd--word--wiki--all--s0"
+    source.mkdir(parents=True)
+    tune = arguments(folder, f"--pretrain_path={tmp_path / 'wiki'}", "--pretrain_id=wiki", "--emb_sz=7")
+    made = {"run": "wiki", "fingerprint": "0" * 16, "sizes": {"emb_sz": 8, "n_hid": 8, "n_layers": 1}}
+    for more, message in (({"lang": "de"}, "was tokenized with --lang=en, the text that"),
+                          ({"lang": "en"}, "--emb_sz=7 does not fit"), ({}, "--emb_sz=7 does not fit")):
+        (source / "manifest.json").write_text(json.dumps({**made, **more}))
+        assert message in run("finetune_lm.py", *tune, code=1)
+
+
 def test_what_pretraining_misses_is_text_without_labels(tmp_path):
     done = interpret(["pretrain_lm.py", f"--dir_path={tmp_path / 'wt103'}"])
     commands = done.stderr.strip().partition("run first: ")[2].split("; ")

@@ -63,7 +63,7 @@ def pretrained(folder: DataFolder, ids: dict, inputs: dict[str, records.Input], 
     """The pretrained language model: of pretrain_lm, or else fastai's files. Adds to the run's `inputs`.
 
     without: the flag that trains from random weights, for the message. Raises UserError when there is none, or when it
-    has other subwords than the dataset.
+    has other subwords than the dataset, or words of another language.
     """
     corpus = DataFolder(pretrain_path or names.project_root() / "data" / "wt103")
     source = corpus.model(names.pretrained_name(backwards, bpe, pretrain_id, pretrain_seed))
@@ -78,6 +78,8 @@ def pretrained(folder: DataFolder, ids: dict, inputs: dict[str, records.Input], 
     inputs["pretrained"] = records.artefact_input(source, made_by)
     if bpe:
         vocab.check_same_pieces(folder, ids, source)
+    else:
+        vocab.check_same_language(folder, ids, source)
     return Source(source, made_by)
 
 

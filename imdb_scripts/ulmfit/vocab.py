@@ -315,6 +315,19 @@ def check_same_pieces(folder: DataFolder, ids: dict, source: Path) -> None:
                         f"with; cut it again by that one: {again}; then tok2id.py --bpe --overwrite")
 
 
+def check_same_language(folder: DataFolder, ids: dict, source: Path) -> None:
+    """Raises UserError when a dataset's words were cut by the rules of another language than those that a pretrained
+    language model learned. Models of earlier versions do not say which.
+
+    ids: the manifest of the dataset's ids. source: the language model's folder.
+    """
+    theirs = records.read_manifest(source, "").get("lang")
+    if theirs is not None and ids["lang"] != theirs:
+        raise UserError(f"{folder.path} was tokenized with --lang={ids['lang']}, the text that {source} learned with "
+                        f"--lang={theirs}; run create_toks.py --overwrite with the right --lang on the one that lacks "
+                        f"it, and the stages after it")
+
+
 def copy_vocabulary(ids: Path, artefact: Path, facts: dict) -> None:
     """Gives a model's folder the vocabulary of a folder of ids, and its sentencepiece model where it has one.
 

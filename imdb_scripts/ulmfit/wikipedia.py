@@ -144,15 +144,17 @@ def _site(siteinfo: ElementTree.Element, prefix: str, lang: str) -> Site:
     return Site(lang, siteinfo.findtext(f"{prefix}dbname", ""), frozenset(hidden))
 
 
-def check_language(file: BinaryIO, lang: str, shown: str) -> None:
-    """Raises UserError when the dump is of another wiki than `lang`, a language or the wiki's own code (simple)."""
+def check_language(file: BinaryIO, lang: str, shown: str) -> str:
+    """The language of the dump's text. Raises UserError when the dump is of another wiki than `lang`, a language or the
+    wiki's own code (simple)."""
     page = next(read_pages(file, shown), None)
     if page is None:
-        return
+        return lang
     own = page.site.name.removesuffix("wiki").replace("_", "-")
     known = [name for name in (page.site.lang, own) if name]
     if known and lang.replace("_", "-").lower() not in [name.lower() for name in known]:
         raise UserError(f"{shown} is a dump in {known[0]!r}, not in {lang!r}; say --lang={known[0]}")
+    return page.site.lang or lang
 
 
 # the mark-up

@@ -32,11 +32,16 @@ _CHARACTERS_TOGETHER = 150_000
 _PIECES_TOGETHER = 100
 
 
-def check_lang(lang: str) -> None:
-    """Raises UsageError when spaCy has no rules for the language; does not import spaCy."""
+def languages() -> list[str]:
+    """Those that spaCy has rules for, `xx` among them for any other; does not import spaCy."""
     folder = Path(importlib.util.find_spec("spacy").origin).parent / "lang"
-    if not (folder / lang / "__init__.py").is_file():
-        known = sorted(entry.name for entry in folder.iterdir() if (entry / "__init__.py").is_file())
+    return sorted(entry.name for entry in folder.iterdir() if (entry / "__init__.py").is_file())
+
+
+def check_lang(lang: str) -> None:
+    """Raises UsageError when spaCy has no rules for the language."""
+    known = languages()
+    if lang not in known:
         raise UsageError(f"--lang={lang!r}: spaCy has no such language; it has {', '.join(known)}")
 
 
