@@ -46,7 +46,7 @@ def export(dir_path=None, to=None, lm_id="", backwards=False, bpe=False, train_f
 
     model = models.language_model(made["vocab_size"], **made["sizes"], dropmult=1.0)
     weights.load_whole(model, source / weights.WEIGHTS)
-    weights.export(model, vocab.load_vocab(source), *paths[:3])
+    weights.export(model, weights.vocabulary(source), *paths[:3])
     if bpe:
         with files.replacing(paths[3]) as temporary:
             shutil.copyfile(vocab.sentencepiece_of(source, made), temporary)

@@ -93,29 +93,30 @@ def finetune_lm(dir_path=None, pretrain_path=None, cuda_id=None, cl=25, pretrain
         counts, origin = {}, {}
         if source is not None:
             origin = {} if source.foreign is None else {"pretrained_format": source.foreign.generation}
-            tensors, counts = source.arranged(vocab.load_vocab(folder.ids(bpe)))
+            tensors, counts = source.arranged(vocab.load_vocab(folder.ids(bpe), ids["vocab_fingerprint"]))
             model.load_state_dict(tensors)
             del tensors
             by_alias = f" ({counts['aliased']} special tokens by their old name)" if counts.get("aliased") else ""
             run.say(f"{counts['matched']:,} words of the vocabulary have pretrained vectors{by_alias}, "
                     f"{counts['filled']:,} get the mean")
+        facts = {"kind": "language_model", "sizes": sizes, "backwards": backwards, **vocab.identity(ids)}
+        splits = ("train", "unsup", "val", "test") if joined else ("train", "unsup")
+        train_text = language_model.text(folder, splits, backwards, bpe, rows)
         val_text = language_model.text(folder, ("val",), backwards, bpe)
+        vocab.copy_vocabulary(folder.ids(bpe), run.artefact, facts)
         if notrain:
             best = last = language_model.evaluate(model, val_text, bs=bs, bptt=bptt, device=device)
             run.write_epochs([last])
         else:
-            splits = ("train", "unsup", "val", "test") if joined else ("train", "unsup")
             best, last = language_model.job(
                 run, model,
                 phases.language_model_phases(
                     epochs=cl, lr=lr, n_layers=sizes["n_layers"], pretraining=False,
                     schedules=bundled(ScheduleFlags, flags), use_discriminative=use_discriminative, divisor=divisor,
                     freeze_epochs=freeze_epochs, early_stopping=early_stopping, patience=patience),
-                language_model.text(folder, splits, backwards, bpe, rows), val_text,
-                bs=bs, bptt=bptt, seed=seed, device=device, sampled=sampled, val_every=val_every,
+                train_text, val_text, bs=bs, bptt=bptt, seed=seed, device=device, sampled=sampled, val_every=val_every,
                 optimization=bundled(Optimization, flags)).fit()
-        facts = language_model.save(run, model, folder.ids(bpe), {
-            "kind": "language_model", "sizes": sizes, "backwards": backwards, **vocab.identity(ids)})
+        facts = language_model.save(run, model, facts)
         run.finish({"best": best, "last": last}, **facts, **origin, vocabulary_match=counts, val_text_seen=text_seen)
         training.discard_checkpoint(run.artefact)
         run.say(f"perplexity {last['perplexity']:.2f}{' (on seen text)' * text_seen}, accuracy {last['accuracy']:.4f}: "

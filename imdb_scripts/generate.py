@@ -27,10 +27,10 @@ def generate(text, dir_path=None, cuda_id=None, lm_id="", n_words=40, n_sentence
                                                        seed=lm_seed))
     ids = records.read_manifest(folder.ids(bpe), vocab.tok2id_command(folder, bpe))
 
-    from ulmfit import generation, machine
+    from ulmfit import generation, machine, weights
 
     machine.set_threads(threads)
-    words = vocab.load_vocab(source)
+    words = weights.vocabulary(source)
     model = generation.load(source).to(machine.pick_device(cuda_id))
     prompt = generation.prompt_tokens(text, lang=ids["lang"], sp_model=vocab.sentencepiece_of(source, made),
                                       text_columns=ids["text_columns"], backwards=backwards)

@@ -86,7 +86,8 @@ def lr_find(dir_path=None, kind="clas", cuda_id=None, lm_id="", clas_id=None, pr
             model = models.language_model(ids["vocab_size"], **sizes, dropmult=dropmult,
                                           dropouts=bundled(Dropouts, read))
             if source is not None:
-                model.load_state_dict(source.arranged(vocab.load_vocab(folder.ids(bpe)))[0])
+                words = vocab.load_vocab(folder.ids(bpe), ids["vocab_fingerprint"])
+                model.load_state_dict(source.arranged(words)[0])
             job = language_model.job(
                 run, model, phases.language_model_phases(
                     epochs=1, lr=1.0, n_layers=sizes["n_layers"], pretraining=False,

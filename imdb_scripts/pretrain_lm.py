@@ -45,17 +45,18 @@ def pretrain_lm(dir_path=None, cuda_id=None, cl=1, bs=64, backwards=False, lr=3e
         sizes = {"emb_sz": emb_sz, "n_hid": n_hid, "n_layers": n_layers}
         model = models.language_model(ids["vocab_size"], **sizes, dropmult=dropmult,
                                       dropouts=bundled(Dropouts, flags))
+        facts = {"kind": "language_model", "sizes": sizes, "backwards": backwards, **vocab.identity(ids)}
+        train_text = language_model.text(folder, ("train", "unsup"), backwards, bpe)
+        val_text = language_model.text(folder, ("val",), backwards, bpe)
+        vocab.copy_vocabulary(folder.ids(bpe), run.artefact, facts)
         best, last = language_model.job(
             run, model,
             phases.language_model_phases(
                 epochs=cl, lr=lr, n_layers=n_layers, pretraining=True, schedules=bundled(ScheduleFlags, flags),
                 divisor=divisor, early_stopping=early_stopping, patience=patience),
-            language_model.text(folder, ("train", "unsup"), backwards, bpe),
-            language_model.text(folder, ("val",), backwards, bpe),
-            bs=bs, bptt=bptt, seed=seed, device=device, sampled=sampled, val_every=val_every,
+            train_text, val_text, bs=bs, bptt=bptt, seed=seed, device=device, sampled=sampled, val_every=val_every,
             optimization=bundled(Optimization, flags)).fit()
-        facts = language_model.save(run, model, folder.ids(bpe), {
-            "kind": "language_model", "sizes": sizes, "backwards": backwards, **vocab.identity(ids)})
+        facts = language_model.save(run, model, facts)
         run.finish({"best": best, "last": last}, **facts, lang=ids["lang"])
         training.discard_checkpoint(run.artefact)
         run.say(f"perplexity {last['perplexity']:.2f}, accuracy {last['accuracy']:.4f}: "

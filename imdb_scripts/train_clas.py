@@ -96,7 +96,8 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
         job = classifier.job(run, model, plan, folder, facts, rows=rows, bs=bs, seed=seed, device=device,
                              optimization=bundled(Optimization, flags), loss=bundled(ClassifierLoss, flags),
                              intermediate=next(iter(asked.writes), None), val_every=val_every)
-        best, final, digest = classifier.train(job, folder, facts)
+        vocab.copy_vocabulary(folder.ids(bpe), run.artefact, facts)
+        best, final, digest = classifier.train(job, facts)
         run.finish({"best": best, "last": final}, **facts, split="val", weights_sha256=digest)
         training.discard_checkpoint(run.artefact)
         run.say(f"val error {final['error']:.2f}% (best epoch {best['error']:.2f}%): {names.portable(run.folder)}",

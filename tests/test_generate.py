@@ -15,7 +15,7 @@ from fastai.text.learner import LMLearner, decode_spec_tokens
 
 import flow
 from flow import ROOT, SIZES, SMALL
-from ulmfit import generation, models, vocab
+from ulmfit import files, generation, models, vocab
 from ulmfit.decoding import join_words, readable, undo_markers
 from ulmfit.errors import UserError
 from ulmfit.generation import draw, next_logits, next_probabilities, shown
@@ -319,6 +319,19 @@ def test_the_model_brings_its_own_vocabulary(data, go_on, tmp_path):
     flow.call("tok2id", dir_path=str(copy), max_vocab=20, results_dir=str(tmp_path / "results"), overwrite=True,
               quiet=True)
     assert go_on("The film was", dir_path=str(copy)) == expected
+
+
+def test_words_that_are_not_the_models_are_refused(data, go_on, tmp_path):
+    copy = tmp_path / "imdb"
+    shutil.copytree(data, copy)
+    path = copy / "models/lm--fwd--word--default--all--s0/vocab.json"
+    files.write_json(path, vocab.load_vocab(path.parent)[::-1])
+    said = "vocab.json is not the vocabulary that .*lm--fwd--word--default--all--s0 was made with"
+    with pytest.raises(UserError, match=said):
+        go_on("The film was", dir_path=str(copy))
+    with pytest.raises(UserError, match=said):
+        flow.call("export", dir_path=str(copy), to=str(tmp_path / "exported"))
+    assert not (tmp_path / "exported").exists()
 
 
 def test_the_command_line(data, go_on):

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 import flow
 from flow import CLASSES, MARK, ROOT, SCRIPTS, SIZES, SMALL
-from ulmfit import classifier, language_model, models, phases, predictions, vocab, weights
+from ulmfit import classifier, files, language_model, models, phases, predictions, training, vocab, weights
 from ulmfit.errors import UsageError, UserError
 from ulmfit.names import DataFolder
 
@@ -531,6 +531,41 @@ def test_a_model_outlives_a_failed_attempt_to_replace_it(world):
 
 
 # -- which text is read ------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("stage, flags, model", [
+    ("pretrain_lm", {}, "pretrained--fwd--word--imdb--all--s0"),
+    ("finetune_lm", {"preload": False}, "lm--fwd--word--default--all--s0"),
+    ("train_clas", {"from_scratch": True}, "clas--fwd--word--default--all--s0")])
+def test_ids_that_are_made_again_during_a_training_leave_it_as_it_began(tmp_path, monkeypatch, stage, flags, model):
+    data, where = flow.make_ids(tmp_path)
+    words, val = vocab.load_vocab(data / "word/ids"), vocab.load_ids(data / "word/ids", "val").document_ids
+    end_epoch = training.Training.end_epoch
+
+    def make_others(self, seconds):
+        flow.write_csv(data / "val.csv", flow.labelled_rows(len(val), seed=9))
+        flow.call("create_toks", **where, workers=1, overwrite=True)
+        flow.call("tok2id", **where, max_vocab=20, overwrite=True)
+        end_epoch(self, seconds)
+
+    monkeypatch.setattr(training.Training, "end_epoch", make_others)
+    flow.call(stage, **where, **flags, cl=1, **SIZES, **SMALL)
+    assert len(vocab.load_vocab(data / "word/ids")) < len(words) == len(vocab.load_vocab(data / "models" / model))
+    assert weights.vocabulary(data / "models" / model) == words
+    if stage == "train_clas":
+        run = tmp_path / "results/runs/imdb--train_clas--fwd--word--default--all--s0"
+        assert predictions.read(run / "predictions.csv").documents == val
+        files.write_json(data / "models" / model / "vocab.json", words[::-1])
+        with pytest.raises(UserError, match="vocab.json is not the vocabulary that .* was made with"):
+            flow.call("predict_with_classifier", text="a film", dir_path=where["dir_path"], **PREDICT)
+
+
+def test_a_vocabulary_that_is_not_the_ids_own_is_refused_before_training(tmp_path):
+    data, where = flow.make_ids(tmp_path)
+    path = data / "word/ids/vocab.json"
+    files.write_json(path, vocab.load_vocab(path.parent)[::-1])
+    with pytest.raises(UserError, match="word/ids/vocab.json is not the vocabulary that .*word/ids was made with"):
+        flow.call("finetune_lm", **where, preload=False, cl=1, **SIZES, **SMALL)
+
 
 def log_of(world: World, run: str) -> str:
     return (world.results / "runs" / run / "log.txt").read_text(encoding="utf-8")

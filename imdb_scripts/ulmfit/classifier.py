@@ -55,7 +55,7 @@ def job(run: Run, model: models.TextClassifier, phases: list[Phase], folder: Dat
                              val_every=val_every, after_phase=keep)
 
 
-def train(job: training.Training, folder: DataFolder, facts: dict) -> tuple[dict, dict, str]:
+def train(job: training.Training, facts: dict) -> tuple[dict, dict, str]:
     """Trains, predicts val (where the last validation has not just done so), saves both.
 
     facts: see `job`. Returns the rows of the best epoch and of the weights that are kept, and the weights' sha256.
@@ -65,9 +65,7 @@ def train(job: training.Training, folder: DataFolder, facts: dict) -> tuple[dict
     probabilities = job.validation.probabilities() if job.validated == final["epoch"] \
         else training.predict(model, job.val, job.device, job.precision)
     write_predictions(run, job.val.documents, probabilities, facts["classes"])
-    digest = weights.save(model, run.artefact / weights.WEIGHTS, facts)
-    vocab.copy_vocabulary(folder.ids(facts["bpe"]), run.artefact, facts)
-    return best, final, digest
+    return best, final, weights.save(model, run.artefact / weights.WEIGHTS, facts)
 
 
 def training_loss(loss: ClassifierLoss, labels: np.ndarray, classes: list[str]) -> CrossEntropyLossFlat:
@@ -186,7 +184,4 @@ def _numericalized(folder: Path, facts: dict, rows: list[list[str]]) -> list[np.
 @lru_cache(maxsize=None)
 def _ids_by_word(folder: Path, vocab_fingerprint: str) -> dict[str, int]:
     """A model's vocabulary, read once however often texts come. Raises UserError when it is another's."""
-    words = vocab.load_vocab(folder)
-    if vocab.vocab_fingerprint(words) != vocab_fingerprint:
-        raise UserError(f"{folder / vocab.VOCAB} is not the vocabulary that the classifier beside it was trained with")
-    return vocab.ids_by_word(words)
+    return vocab.ids_by_word(vocab.load_vocab(folder, vocab_fingerprint))

@@ -1,6 +1,5 @@
 """What pretrain_lm and finetune_lm share: the text they read, the training, what they leave behind."""
 
-from pathlib import Path
 from typing import Sequence
 
 import numpy as np
@@ -57,8 +56,6 @@ def evaluate(model: nn.Module, val_text: TextStream, *, bs: int, bptt: int, devi
     return {"epoch": 0, "steps": 0, **validation.values()}
 
 
-def save(run: Run, model: nn.Module, ids: Path, facts: dict) -> dict:
-    """Writes weights, vocabulary and sentencepiece model into the run's artefact; returns the facts of its manifest."""
-    digest = weights.save(model, run.artefact / weights.WEIGHTS, facts)
-    vocab.copy_vocabulary(ids, run.artefact, facts)
-    return {**facts, "weights_sha256": digest}
+def save(run: Run, model: nn.Module, facts: dict) -> dict:
+    """Writes the weights into the run's artefact; returns the facts of its manifest."""
+    return {**facts, "weights_sha256": weights.save(model, run.artefact / weights.WEIGHTS, facts)}

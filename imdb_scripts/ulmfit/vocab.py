@@ -16,7 +16,6 @@ import hashlib
 import shutil
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Iterable, Iterator, NamedTuple, Sequence
 
@@ -49,9 +48,18 @@ def vocab_fingerprint(vocab: Sequence[str]) -> str:
     return hashlib.sha256(" ".join(vocab).encode()).hexdigest()[:16]
 
 
-def load_vocab(folder: Path) -> list[str]:
-    """The words of a folder of ids, or of a model's, in the order of their ids."""
-    return files.read_json(Path(folder) / VOCAB)
+def load_vocab(folder: Path, fingerprint: str | None = None) -> list[str]:
+    """The words of a folder of ids, or of a model's, in the order of their ids.
+
+    fingerprint: what the ids' manifest or the header of the weights says of them. Raises UserError when the words are
+    others.
+    """
+    path = Path(folder) / VOCAB
+    words = files.read_json(path)
+    if fingerprint not in (None, vocab_fingerprint(words)):
+        raise UserError(f"{path} is not the vocabulary that {folder} was made with; put that one back, or run the "
+                        f"stage that made it again with --overwrite")
+    return words
 
 
 def ids_by_word(vocab: Sequence[str]) -> dict[str, int]:
@@ -94,7 +102,8 @@ def read_document_rows(path: Path) -> Iterator[DocumentRow]:
 class Documents:
     """The documents of a split, in the order of the csv file.
 
-    ids: (tokens,) memory-mapped. offsets: (n + 1,). labels: (n,), -1 for a document without one.
+    ids: (tokens,) memory-mapped. offsets: (n + 1,). labels: (n,), -1 for a document without one. document_ids: (n,),
+    `train:17`, the csv file that a document is from and its row; empty for texts that are no dataset's.
     `documents[i]` is the ids of document i, a view.
     """
 
@@ -103,6 +112,7 @@ class Documents:
     ids: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
+    document_ids: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -111,11 +121,6 @@ class Documents:
         if not 0 <= i < len(self):
             raise IndexError(f"document {i} of {len(self)} in {self.split}")
         return self.ids[self.offsets[i]:self.offsets[i + 1]]
-
-    @cached_property
-    def document_ids(self) -> list[str]:
-        """`train:17`: the csv file that a document is from and its row; read on first use."""
-        return (self.folder / f"{self.split}.documents.txt").read_text(encoding="utf-8").splitlines()
 
 
 def in_memory(documents: Sequence[np.ndarray]) -> Documents:
@@ -129,7 +134,8 @@ def has_split(folder: Path, split: str) -> bool:
 
 
 def load_ids(folder: Path, split: str) -> Documents:
-    """Opens a split. Raises UserError when the folder has none or its files do not fit together."""
+    """Opens a split, as it is now: tok2id may replace its files later. Raises UserError when the folder has none or its
+    files do not fit together."""
     folder = Path(folder)
     path = folder / f"{split}.ids.npy"
     if not path.exists():
@@ -138,11 +144,13 @@ def load_ids(folder: Path, split: str) -> Documents:
                         f"add {split}.csv and run create_toks.py and tok2id.py again with --overwrite")
     try:
         documents = Documents(folder, split, np.load(path, mmap_mode="r"), np.load(folder / f"{split}.offsets.npy"),
-                              np.load(folder / f"{split}.labels.npy"))
+                              np.load(folder / f"{split}.labels.npy"),
+                              (folder / f"{split}.documents.txt").read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} or its companions cannot be read ({error}); run tok2id.py --overwrite") from error
-    if documents.offsets[-1] != len(documents.ids) or len(documents.labels) != len(documents):
-        raise UserError(f"{path} does not fit its offsets and labels; run tok2id.py --overwrite")
+    if (documents.offsets[-1] != len(documents.ids)
+            or not len(documents.labels) == len(documents.document_ids) == len(documents)):
+        raise UserError(f"{path} does not fit its offsets, labels and documents; run tok2id.py --overwrite")
     return documents
 
 
@@ -331,12 +339,15 @@ def check_same_language(folder: DataFolder, ids: dict, source: Path) -> None:
 def copy_vocabulary(ids: Path, artefact: Path, facts: dict) -> None:
     """Gives a model's folder the vocabulary of a folder of ids, and its sentencepiece model where it has one.
 
-    facts: what the model says of itself, as `identity` among others. Raises UserError as `sentencepiece_of`.
+    Called once the ids are open and before training, in the hours of which tok2id may make others.
+
+    facts: what the model says of itself, as `identity` among others. Raises UserError as `load_vocab` and
+    `sentencepiece_of`.
     """
-    for path in (ids / VOCAB, sentencepiece_of(ids, facts)):
-        if path is not None:
-            with files.replacing(artefact / path.name) as temporary:
-                shutil.copyfile(path, temporary)
+    files.write_json(artefact / VOCAB, load_vocab(ids, facts["vocab_fingerprint"]))
+    if (sp_model := sentencepiece_of(ids, facts)) is not None:
+        with files.replacing(artefact / sp_model.name) as temporary:
+            shutil.copyfile(sp_model, temporary)
 
 
 def sentencepiece_of(folder: Path, facts: dict) -> Path | None:

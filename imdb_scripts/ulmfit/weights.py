@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from . import files
 from .errors import UserError
-from .vocab import VOCAB, load_vocab
+from .vocab import load_vocab
 
 WEIGHTS = "weights.safetensors"
 EMBEDDING = ("0.encoder.weight", "0.encoder_dp.emb.weight", "1.decoder.weight")
@@ -86,6 +86,11 @@ def facts(path: Path) -> dict:
     return json.loads(noted)
 
 
+def vocabulary(folder: Path) -> list[str]:
+    """The words beside a model's weights. Raises UserError when they are not those it was trained with."""
+    return load_vocab(folder, facts(folder / WEIGHTS)["vocab_fingerprint"])
+
+
 def load_whole(model: nn.Module, path: Path) -> None:
     """Loads all of a model's weights; raises UserError where names or sizes differ."""
     facts(path)
@@ -150,15 +155,10 @@ def match_vocabulary(tensors: dict[str, Tensor], old_vocab: list[str], new_vocab
 def load_pretrained(folder: Path, vocab: list[str]) -> tuple[dict[str, Tensor], dict[str, int]]:
     """A language model's tensors arranged for `vocab`, and the counts of words matched and filled.
 
-    Raises UserError when the words beside the weights are not as many as the rows.
+    Raises UserError as `vocabulary`.
     """
-    path = folder / WEIGHTS
-    facts(path)
-    tensors, words = tied(load_file(str(path))), load_vocab(folder)
-    if len(words) != len(tensors[EMBEDDING[0]]):
-        raise UserError(f"{folder / VOCAB} has {len(words)} words and {path} {len(tensors[EMBEDDING[0]])} rows; put "
-                        f"the right one back, or train the model again")
-    return match_vocabulary(tensors, words, vocab)
+    words = vocabulary(folder)
+    return match_vocabulary(tied(load_file(str(folder / WEIGHTS))), words, vocab)
 
 
 def tied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
