@@ -68,7 +68,7 @@ def train_clas(dir_path=None, cuda_id=None, lm_id="", clas_id=None, bs=64, cl=1,
         sizes = source.sizes(sizes, typed)
 
     run = records.open_run(train_clas, asked.run_id, flags, inputs, artefact=asked.artefact,
-                           resolved={**sizes, **asked.resolved}, dataset=folder.name)
+                           writes=asked.writes, resolved={**sizes, **asked.resolved}, dataset=folder.name)
     if run.reused:
         return
     with run:

@@ -35,10 +35,11 @@ def with_a_new_flag(stage=train_clas):
 @pytest.fixture
 def ask(tmp_path):
     """Asks for the run as a script does: ask(lr=0.02, inputs=...) returns the Run."""
-    def ask(stage=train_clas, inputs=None, run_id=RUN, artefact=tmp_path / "model", **typed):
+    def ask(stage=train_clas, inputs=None, run_id=RUN, artefact=tmp_path / "model", writes=(), **typed):
         flags = {name: parameter.default for name, parameter in inspect.signature(stage).parameters.items()}
         flags.update({"results_dir": str(tmp_path / "results"), "dir_path": str(tmp_path / "imdb"), **typed})
-        return open_run(stage, run_id, flags, IDS if inputs is None else inputs, artefact=artefact, dataset="imdb")
+        return open_run(stage, run_id, flags, IDS if inputs is None else inputs, artefact=artefact, writes=writes,
+                        dataset="imdb")
 
     return ask
 
@@ -419,6 +420,40 @@ def test_a_second_attempt_keeps_the_run_that_was_whole(ask):
     assert ask().reused and whole(run) == before
 
 
+def keep_intermediate(run) -> None:
+    place, = run.writes
+    files.write_json(place / records.MANIFEST, {"fingerprint": run.record["fingerprint"] + "-intermediate"})
+
+
+@pytest.mark.parametrize("end", ["failed", "interrupted", "killed", "finished"])
+@pytest.mark.parametrize("earlier", [True, False], ids=["beside one", "beside none"])
+def test_what_a_run_writes_besides_is_replaced_with_it(ask, tmp_path, end, earlier):
+    place = tmp_path / "model--intermediate"
+    run = ask(writes=(place,) if earlier else ())
+    if earlier:
+        keep_intermediate(run)
+    make(run)
+    before = whole(run) | {str(path): path.read_bytes() for path in place.glob("*.json")}
+    for lr in (0.4, 0.5):
+        again = ask(lr=lr, overwrite=True, writes=(place,))
+        assert not (place / records.MANIFEST).exists()
+        keep_intermediate(again)
+        half_made(again, checkpoint=end != "failed")
+        if end in ("failed", "interrupted"):
+            with pytest.raises((ValueError, Interrupted)), again:
+                raise ValueError if end == "failed" else Interrupted(15)
+        else:
+            die(again)
+    if end == "finished":
+        resumed = ask(lr=0.5, writes=(place,))
+        assert resumed.resumed and (place / records.MANIFEST).exists()
+        make(resumed)
+        assert ask(lr=0.5, writes=(place,)).reused and [path.name for path in place.iterdir()] == [records.MANIFEST]
+    else:
+        assert ask(writes=(place,)).reused == earlier == (place / records.MANIFEST).exists()
+        assert not earlier or whole(run) | {str(path): path.read_bytes() for path in place.glob("*.json")} == before
+
+
 def test_of_a_shared_folder_the_manifest_alone_is_set_aside(ask, tmp_path):
     def make_data(**typed):
         flags = {"results_dir": str(tmp_path / "results"), "overwrite": False, "quiet": False, **typed}
@@ -476,6 +511,21 @@ def test_a_run_whose_files_were_lost_is_made_again(ask, capsys, spoil, problem):
     assert (run.folder / "predictions.csv").read_text(encoding="utf-8") == "of note" and record(run)["status"] == "finished"
     make(ask())
     assert ask().reused
+
+
+def test_a_run_is_made_again_when_what_it_wrote_besides_was_lost(ask, tmp_path, capsys):
+    place = tmp_path / "model--intermediate"
+    run = ask(writes=(place,))
+    keep_intermediate(run)
+    make(run)
+    assert ask(writes=(place,)).reused
+    (place / records.MANIFEST).unlink()
+    capsys.readouterr()
+    again = ask(writes=(place,))
+    assert not again.reused and f"made again, as {place} is missing or unfinished" in capsys.readouterr().out
+    keep_intermediate(again)
+    make(again)
+    assert ask(writes=(place,)).reused
 
 
 def test_overwrite_makes_an_equal_run_again(ask):

@@ -43,7 +43,7 @@ def job(run: Run, model: models.TextClassifier, phases: list[Phase], folder: Dat
         digest = weights.save(model, intermediate / weights.WEIGHTS, facts)
         files.write_json(intermediate / records.MANIFEST,
                          {**run.manifest(**facts), "fingerprint": run.record["fingerprint"] + "-intermediate",
-                          "weights_sha256": digest})
+                          "weights_sha256": digest, "files": records.artefact_files(intermediate)})
 
     run.say(f"{len(train_loader.rows):,} training and {len(val):,} validation documents, {len(facts['classes'])} "
             f"classes, {sum(p.numel() for p in model.parameters()):,} weights")

@@ -99,10 +99,7 @@ def there(place: Path) -> bool:
     """Whether an artefact is whole, a run finished, or a file is there."""
     if (place / "run.json").exists():
         return records.read_run(place)["status"] == "finished"
-    manifest = place / records.MANIFEST
-    if manifest.exists():
-        return records.lost_file(place, files.read_json(manifest)) is None
-    return place.is_file()
+    return records.whole(place)
 
 
 def _fingerprint(place: Path) -> str:

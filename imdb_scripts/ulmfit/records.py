@@ -29,7 +29,7 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, Callable, Mapping
+from typing import IO, Any, Callable, Mapping, Sequence
 
 from . import files, names, replacement
 from .errors import Interrupted, UserError
@@ -102,6 +102,19 @@ def lost_file(folder: Path, manifest: dict) -> str | None:
         if path.stat().st_size != size:
             return f"{path} has {path.stat().st_size:,} bytes, where {size:,} were written"
     return None
+
+
+def whole(place: Path) -> bool:
+    """Whether a file is there, or a folder as its manifest says."""
+    manifest = _said(place / MANIFEST)
+    return place.is_file() if manifest is None else lost_file(place, manifest) is None
+
+
+def complete(mark: str, artefact: Path | None, writes: Sequence[Path]) -> bool:
+    """Whether all is there that the run of a fingerprint made beside its record. writes: besides the artefact."""
+    if not all(map(whole, writes)):
+        return False
+    return artefact is None or (whole(artefact) and files.read_json(artefact / MANIFEST)["fingerprint"] == mark)
 
 
 def artefact_files(folder: Path) -> dict[str, int]:
@@ -250,6 +263,7 @@ class Run:
     folder: Path
     record: dict
     artefact: Path | None = None
+    writes: tuple[Path, ...] = ()
     shared: bool = False
     quiet: bool = False
     resumed: bool = False
@@ -325,7 +339,7 @@ class Run:
     def _keep_replaced(self) -> None:
         """After a failure: what this run was to replace gets its place back, unless this one has come so far that it
         can go on."""
-        folders = _folders(self.folder, self.artefact)
+        folders = _folders(self.folder, self.artefact, self.writes)
         aside = [folder / replacement.ASIDE for folder in folders if (folder / replacement.ASIDE).exists()]
         if not aside:
             return
@@ -333,7 +347,7 @@ class Run:
             print(f"{self.id}: the earlier run stays in {' and '.join(map(names.shown, aside))} until this one is "
                   f"finished; asked for as it was made, it is put back", flush=True)
         else:
-            _put_back(self.folder, self.artefact, self.shared)
+            _put_back(self.folder, self.artefact, self.writes, self.shared)
 
     def save(self) -> None:
         """Writes run.json with the time and memory spent so far."""
@@ -356,7 +370,7 @@ class Run:
         self.record["status"] = "finished"
         self.record["error"] = None
         self.save()
-        for folder in _folders(self.folder, self.artefact):
+        for folder in _folders(self.folder, self.artefact, self.writes):
             replacement.forget(folder)
 
     def manifest(self, **facts: Any) -> dict:
@@ -380,8 +394,8 @@ class Run:
 
 
 def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input], *, artefact: Path | None = None,
-             shared: bool = False, resolved: dict | None = None, dataset: str | None = None,
-             program: tuple[str, ...] = ()) -> Run:
+             writes: tuple[Path, ...] = (), shared: bool = False, resolved: dict | None = None,
+             dataset: str | None = None, program: tuple[str, ...] = ()) -> Run:
     """Decides what asking for a run means, before any work: new, reused, resumed or refused.
 
     stage: the script's function; its name is the stage's and its signature holds the defaults.
@@ -390,6 +404,7 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     inputs: by role, e.g. {"ids": ..., "language_model": ...}.
     artefact: folder of what the run makes beside its record. shared: others' files lie there too (a dataset's folder);
         of what it makes there a run then replaces only the manifest beforehand.
+    writes: further folders of its own that it makes, each with a manifest.
     program: see `command_line`.
 
     Only flags that differ from their default enter the fingerprint, so that a flag added to a stage later leaves
@@ -406,7 +421,7 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     mark = fingerprint(name, config, inputs)
     locks = [_locked(folder, run_id)]
     try:
-        _mend(folder, artefact, shared, run_id, None if overwrite else mark)
+        _mend(folder, artefact, writes, shared, run_id, None if overwrite else mark)
     except UserError:
         locks[0].close()
         raise
@@ -414,7 +429,8 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     beside = artefact / MANIFEST if artefact is not None else None
     made = _said(beside) if beside is not None else None
     lost = lost_file(artefact, made) if made is not None else None
-    complete = artefact is None or (made is not None and made["fingerprint"] == mark and lost is None)
+    if lost is None and made is not None:
+        lost = next((f"{place} is missing or unfinished" for place in writes if not whole(place)), None)
     replaced = overwrite or (old is not None and old["fingerprint"] != mark and left_nothing(old, folder, artefact))
     if not replaced and old is not None and old["fingerprint"] == mark:
         others = [given.path for role, given in inputs.items()
@@ -424,8 +440,9 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
             replaced = True
 
     if not replaced:
-        if old is not None and old["fingerprint"] == mark and old["status"] == "finished" and complete:
-            run = Run(run_id, folder, old, artefact, shared, quiet, reused=True, _locks=locks)
+        finished = old is not None and old["fingerprint"] == mark and old["status"] == "finished"
+        if finished and complete(mark, artefact, writes):
+            run = Run(run_id, folder, old, artefact, writes, shared, quiet, reused=True, _locks=locks)
             print(f"{run_id}: already done, reused ({names.shown(folder)})", flush=True)
             return run
         # The artefact may be another run's although the record is this one's: made with another --results_dir.
@@ -452,9 +469,11 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     elif old is not None and left_nothing(old, folder, artefact):
         replacement.clear(folder)
     else:
-        replacement.set_aside(folder)
+        aside = replacement.set_aside(folder)
         if artefact is not None:
-            replacement.set_aside(artefact, _alone(shared))
+            aside |= replacement.set_aside(artefact, _alone(shared))
+        for place in writes:
+            replacement.set_aside(place, empty=aside)
 
     resumed = old is not None and old["fingerprint"] == mark and old["status"] != "finished" and not replaced
     git = _git()
@@ -473,7 +492,7 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
         "git": git, "versions": _versions(), "started": _now(), "wall_seconds": 0.0, "peak_memory_mb": 0.0,
         "sessions": [session], "metrics": {},
     }
-    run = Run(run_id, folder, record, artefact, shared, quiet, resumed=resumed, _locks=locks)
+    run = Run(run_id, folder, record, artefact, writes, shared, quiet, resumed=resumed, _locks=locks)
     if resumed:
         record["started"] = old["started"]
         record["sessions"] = old["sessions"] + [session]
@@ -499,25 +518,28 @@ def can_go_on(artefact: Path | None) -> bool:
     return artefact is not None and any(artefact.glob(CHECKPOINTS))
 
 
-def _folders(folder: Path, artefact: Path | None) -> list[Path]:
-    return [folder] if artefact is None else [folder, artefact]
+def _folders(folder: Path, artefact: Path | None, writes: Sequence[Path]) -> list[Path]:
+    return [folder, *([] if artefact is None else [artefact]), *writes]
 
 
 def _alone(shared: bool) -> str | None:
     return MANIFEST if shared else None
 
 
-def _put_back(folder: Path, artefact: Path | None, shared: bool) -> None:
-    """What was set aside, a run's record and its artefact, takes its place again."""
-    back = [] if artefact is None else [replacement.put_back(artefact, _alone(shared))]
+def _put_back(folder: Path, artefact: Path | None, writes: Sequence[Path], shared: bool) -> None:
+    """What was set aside, a run's record and what it made, takes its place again."""
+    back = [replacement.put_back(place) for place in writes]
+    if artefact is not None:
+        back.append(replacement.put_back(artefact, _alone(shared)))
     if any([*back, replacement.put_back(folder)]):
         print(f"{folder.name}: the earlier run is kept as it was", flush=True)
 
 
-def _mend(folder: Path, artefact: Path | None, shared: bool, run_id: str, asked: str | None) -> None:
+def _mend(folder: Path, artefact: Path | None, writes: Sequence[Path], shared: bool, run_id: str,
+          asked: str | None) -> None:
     """Puts back what a process that was killed had set aside: when its own run cannot go on, or the earlier one is asked
     for. asked: the fingerprint of what is asked for; None to replace what is there."""
-    folders = _folders(folder, artefact)
+    folders = _folders(folder, artefact, writes)
     if not any((place / name).exists() for place in folders for name in (replacement.ASIDE, replacement.MOVING)):
         return
     lock = _locked(artefact, run_id) if artefact is not None else None
@@ -533,7 +555,7 @@ def _mend(folder: Path, artefact: Path | None, shared: bool, run_id: str, asked:
         for place in folders:
             replacement.forget(place)
     elif not can_go_on(artefact) or (earlier is not None and earlier["fingerprint"] == asked and not goes_on):
-        _put_back(folder, artefact, shared)
+        _put_back(folder, artefact, writes, shared)
     if lock is not None:
         lock.close()
 

@@ -1,6 +1,6 @@
 """What a run replaces is kept beside it until the new one is whole, and is put back when that comes to nothing.
 
-A folder is a run's record or its artefact. `alone`: the one name in it that is the run's, where the folder holds others'
+A folder is a run's record, its artefact, or a further one that it makes. `alone`: the one name in it that is the run's, where the folder holds others'
 files too (a dataset's); None where all of it is.
 """
 
@@ -14,18 +14,20 @@ ASIDE = ".replaced"
 MOVING = ".replacing"
 
 
-def set_aside(folder: Path, alone: str | None = None) -> None:
-    """Moves what a run keeps in a folder out of the way.
+def set_aside(folder: Path, alone: str | None = None, empty: bool = False) -> bool:
+    """Moves what a run keeps in a folder out of the way. Returns whether anything lies aside now.
 
     What lies aside already was whole, and what stands in its place was begun and never finished: that one goes.
+    empty: nothing is set aside as well, so that what comes into the folder afterwards is known to be new.
     """
     if (folder / ASIDE).exists():
         clear(folder, alone)
-    elif held := _held(folder, alone):
-        (folder / MOVING).mkdir()
+    elif (held := _held(folder, alone)) or empty:
+        (folder / MOVING).mkdir(parents=True)
         for path in held:
             os.replace(path, folder / MOVING / path.name)
         os.replace(folder / MOVING, folder / ASIDE)
+    return (folder / ASIDE).exists()
 
 
 def put_back(folder: Path, alone: str | None = None) -> bool:

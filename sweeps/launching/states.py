@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import IO, Callable, Iterable
 
-from ulmfit import files, names, records
+from ulmfit import names, records
 from ulmfit.errors import UserError
 from ulmfit.lineage import Lineage
 
@@ -92,7 +92,8 @@ def _recorded(run: Lineage, record: dict, gone: dict[Path, dict]) -> State:
             case "finished" if other := run.other_content(record):
                 return State(Kind.MISSING, f"{other} was made again, with other digits")
             case "finished":
-                return State(Kind.DONE if _complete(run, record) else Kind.GONE)
+                return State(Kind.DONE if records.complete(record["fingerprint"], run.artefact, run.writes)
+                             else Kind.GONE)
             case "failed":
                 return State(Kind.FAILED, record["error"] or "")
             case "running":
@@ -122,17 +123,6 @@ def _inputs(run: Lineage, record: dict, gone: dict[Path, dict]) -> dict[str, rec
         if said[role].run == maker["id"] and not said[role].fingerprint.startswith(records.mark_as(role, maker) or ""):
             return None
     return said
-
-
-def _complete(run: Lineage, record: dict) -> bool:
-    """Whether what a finished run made beside its record is there."""
-    if run.artefact is None:
-        return all(place.exists() for place in run.writes)
-    manifest = run.artefact / records.MANIFEST
-    if not manifest.exists():
-        return False
-    made = files.read_json(manifest)
-    return made["fingerprint"] == record["fingerprint"] and records.lost_file(run.artefact, made) is None
 
 
 def _progress(record: dict) -> str:
