@@ -486,6 +486,24 @@ def test_the_users_own_csv_files_are_not_touched(tmp_path):
     assert "is not as it was made" in refused(tmp_path, source)
 
 
+def test_what_was_made_comes_back_when_the_process_that_would_replace_it_is_killed(tmp_path):
+    source = put(tmp_path / "in" / "train.csv", "1,a\n2,b\n").parent
+    put(source / "unsup.csv", "c\n")
+    made = get(tmp_path, source)
+    before = contents(tmp_path)
+    child = os.fork()
+    if child == 0:
+        with mock.patch.object(documents, "write_csvs", lambda *given: os._exit(9)):
+            run(tmp_path, "mine", f"--dir_path={tmp_path / 'data' / 'mine'}", f"--source={source}", "--overwrite")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    folder = tmp_path / "data" / "mine"
+    assert not (folder / "manifest.json").exists() and (folder / ".replaced" / "manifest.json").exists()
+    again = run(tmp_path, "mine", f"--dir_path={folder}", f"--source={source}")
+    assert again.returncode == 0 and "already done" in again.stdout, again.stderr
+    assert contents(tmp_path) == before and rows_of(folder) == made
+
+
 def test_quiet_prints_only_the_result(tmp_path):
     source = put(tmp_path / "x.csv", "label,text\n" + "1,a\n0,b\n" * 5)
     done = run(tmp_path, "mine", f"--dir_path={tmp_path / 'data'}", f"--source={source}", "--quiet")

@@ -153,8 +153,7 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
 
 def check_weights_made_before(folder: Path, overwrite: bool) -> None:
     """Raises UserError, unless `overwrite`, when archives that a finished run got were changed or lost since."""
-    manifest = folder / records.MANIFEST
-    made = files.read_json(manifest).get("downloaded", {}) if manifest.exists() and not overwrite else {}
+    made = {} if overwrite else records.last_manifest(folder).get("downloaded", {})
     for name, sha256 in made.items():
         if not (folder / name).is_file() or files.sha256(folder / name) != sha256:
             raise UserError(f"{folder / name} is not as it was made; --overwrite makes it again")

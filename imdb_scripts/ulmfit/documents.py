@@ -43,8 +43,7 @@ def csvs_made_before(data: names.DataFolder, overwrite: bool, source: Path | Non
         if found:
             raise UserError(f"--source: {names.portable(found[0])} would be replaced by what is made from it; give "
                             f"another --dir_path")
-    manifest = data.path / records.MANIFEST
-    made = files.read_json(manifest).get("splits", {}) if manifest.exists() else {}
+    made = records.last_manifest(data.path).get("splits", {})
     if not overwrite:
         present = [split for split in names.SPLITS if data.csv(split).exists()]
         if present and not made:

@@ -92,6 +92,13 @@ def read_manifest(folder: Path, made_by: str) -> dict:
     return manifest
 
 
+def last_manifest(folder: Path) -> dict:
+    """The manifest of what a folder holds, also where a run that was to replace it was killed, and has left it aside;
+    empty without one."""
+    places = (place / MANIFEST for place in (folder, folder / replacement.ASIDE, folder / replacement.MOVING))
+    return next((files.read_json(place) for place in places if place.exists()), {})
+
+
 def lost_file(folder: Path, manifest: dict) -> str | None:
     """What is wrong with an artefact's files, by name and size: the first that was deleted, or cut off by a copy that
     broke; None when all are there. Manifests of earlier versions do not say which files they are of."""
