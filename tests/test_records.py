@@ -534,11 +534,38 @@ def test_overwrite_makes_an_equal_run_again(ask):
     assert not again.reused and not again.resumed and not (again.artefact / records.MANIFEST).exists()
 
 
-def test_overwrite_does_not_resume(ask):
-    run = ask()
-    with pytest.raises(Interrupted), run:
-        raise Interrupted(15)
-    assert not ask(overwrite=True).resumed
+@pytest.mark.parametrize("begun, error, flags, checkpoint", [
+    ({}, Interrupted(15), {}, True), ({"overwrite": True}, ValueError(), {}, True),
+    ({"overwrite": True}, None, {}, True), ({"overwrite": True}, Interrupted(15), {"lr": 0.7}, True),
+    ({"overwrite": True}, Interrupted(15), {}, False)],
+    ids=["begun without it", "failed", "finished", "other flags", "no checkpoint"])
+def test_overwrite_does_not_resume(ask, begun, error, flags, checkpoint):
+    run = ask(lr=0.5, **begun)
+    half_made(run, checkpoint)
+    if error is None:
+        make(run)
+    else:
+        with pytest.raises(type(error)), run:
+            raise error
+    again = ask(**{"lr": 0.5, **flags, "overwrite": True})
+    assert not again.resumed and not again.reused and not (again.artefact / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_an_overwrite_that_was_stopped_goes_on_when_it_is_repeated(ask, killed):
+    run, before = of_note(ask)
+    for _ in range(2):
+        again = ask(lr=0.5, overwrite=True)
+        half_made(again, checkpoint=True)
+        if killed:
+            die(again)
+        else:
+            with pytest.raises(Interrupted), again:
+                raise Interrupted(15)
+    assert again.resumed and len(again.epochs()) == 2
+    assert (run.artefact / ".replaced" / "weights.safetensors").read_bytes() == b"of note"
+    die(ask(lr=0.5, overwrite=True))
+    assert ask().reused and whole(run) == before
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -418,9 +418,10 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     the runs made before it as they were.
 
     Returns a Run; `reused` says that it is finished already and nothing is to be done, `resumed` that a checkpoint
-    of it may lie in the artefact's folder. A run that failed before it made anything stands in nobody's way. What is
-    replaced is set aside (`replacement`) until the new run is finished. Raises UserError when the name is taken by a run
-    with other flags or other inputs, or while another process makes it.
+    of it may lie in the artefact's folder. A command with `overwrite` goes on from a checkpoint only if it was begun
+    with it, as a cluster sends it again after its machine went down. A run that failed before it made anything stands in
+    nobody's way. What is replaced is set aside (`replacement`) until the new run is finished. Raises UserError when the
+    name is taken by a run with other flags or other inputs, or while another process makes it.
     """
     overwrite, quiet, name = flags["overwrite"], flags["quiet"], stage.__name__
     folder = names.run_folder(names.results_folder(flags["results_dir"]), run_id)
@@ -438,7 +439,10 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
     lost = lost_file(artefact, made) if made is not None else None
     if lost is None and made is not None:
         lost = next((f"{place} is missing or unfinished" for place in writes if not whole(place)), None)
-    replaced = overwrite or (old is not None and old["fingerprint"] != mark and left_nothing(old, folder, artefact))
+    if overwrite:
+        replaced = not (old is not None and old["fingerprint"] == mark and _replacing(old) and can_go_on(artefact))
+    else:
+        replaced = old is not None and old["fingerprint"] != mark and left_nothing(old, folder, artefact)
     if not replaced and old is not None and old["fingerprint"] == mark:
         others = [given.path for role, given in inputs.items()
                   if given.content and old["inputs"][role].get("content", given.content) != given.content]
@@ -518,6 +522,11 @@ def left_nothing(old: dict, folder: Path, artefact: Path | None) -> bool:
     epochs = folder / "metrics.jsonl"
     kept = can_go_on(artefact) or (artefact is not None and (artefact / MANIFEST).exists())
     return not kept and not (epochs.exists() and epochs.stat().st_size)
+
+
+def _replacing(old: dict) -> bool:
+    """Whether a run was begun to replace another, and was stopped or killed."""
+    return old["flags"]["overwrite"] and old["status"] in ("running", "interrupted")
 
 
 def can_go_on(artefact: Path | None) -> bool:

@@ -436,7 +436,8 @@ class Training:
         # Each phase has a loss scale of its own; checkpoints of earlier versions have none.
         self.scaler_state = None if self.finished_phase else state.get("scaler")
         machine.restore_random_states(state["random"], self.device)
-        self.run.say(f"going on after {self.place.steps} updates")
+        anew = f"; to begin anew, delete {path} first" if self.run.record["flags"]["overwrite"] else ""
+        self.run.say(f"going on after {self.place.steps} updates{anew}")
 
     def _restore_optimizer(self, states: list[dict]) -> None:
         optimizer = self.learn.opt
