@@ -232,15 +232,15 @@ def lineage(flags: dict) -> Lineage:
     if flags["sp_model"] is not None:
         reads["sp_model"] = subwords.model_places(flags["sp_model"])
 
-    def digests() -> dict[str, str]:
+    def special() -> dict[str, records.Input]:
         # Besides train.csv whatever there is.
-        paths = {split: folder.csv(split) for split in names.SPLITS if folder.csv(split).exists()}
+        inputs = {split: records.file_input(folder.csv(split)) for split in names.SPLITS if folder.csv(split).exists()}
         if flags["sp_model"] is not None:
-            paths["sp_model"] = subwords.find_model(flags["sp_model"])
-        return {role: records.file_input(path).fingerprint for role, path in paths.items()}
+            inputs["sp_model"] = subwords.model_input(subwords.find_model(flags["sp_model"]))
+        return inputs
 
     return Lineage(create_toks, names.run_id(folder.name, "create_toks", names.unit(flags["bpe"])), folder.name, flags,
-                   reads, artefact=folder.tokens(flags["bpe"]), digests=digests)
+                   reads, artefact=folder.tokens(flags["bpe"]), special=special)
 
 
 if __name__ == "__main__":

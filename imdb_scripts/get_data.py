@@ -77,7 +77,7 @@ def lineage(flags: dict) -> Lineage:
     if name == datasets.WEIGHTS:
         writes = tuple(data.path / fetch.file_name(url) for url in origin.urls)
     return Lineage(get_data, names.run_id(data.name, "get_data"), data.name, flags, artefact=data.path, writes=writes,
-                   digests=lambda: {role: given.fingerprint for role, given in origin.inputs().items()})
+                   special=origin.inputs)
 
 
 if __name__ == "__main__":

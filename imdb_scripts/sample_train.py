@@ -61,14 +61,14 @@ def lineage(flags: dict) -> Lineage:
     folder = DataFolder(flags["dir_path"] or names.project_root() / "data" / "imdb")
     train_file_id = names.sample_name(flags["n"], flags["seed"], flags["train_file_id"])
 
-    def labels() -> dict[str, str]:
+    def labels() -> dict[str, records.Input]:
         ids, bpe = vocab.of_either_unit(folder)
         documents = vocab.load_ids(folder.ids(bpe), "train")
-        return {"labels": subsets.labels_input(documents, ids["classes"], ids["run"]).fingerprint}
+        return {"labels": subsets.labels_input(documents, ids["classes"], ids["run"])}
 
     return Lineage(sample_train, names.run_id(folder.name, "sample_train", train_file_id), folder.name, flags,
                    {"labels": (folder.ids(), folder.ids(bpe=True))}, writes=(folder.subset(train_file_id),),
-                   digests=labels)
+                   special=labels)
 
 
 def _check_free(path: Path, text: str) -> None:

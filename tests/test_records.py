@@ -307,6 +307,17 @@ def test_a_changed_input_makes_the_run_stale_and_is_named(ask, now, named):
     assert ("data/imdb/word/ids" in message) == (named == "data/imdb/word/ids")
 
 
+@pytest.mark.parametrize("now, said", [
+    (Input("data/imdb/bpe/ids", "4567", "imdb--tok2id--bpe"), "made from data/imdb/word/ids, where data/imdb/bpe/ids"),
+    (Input("data/imdb/word/ids", "4567", "other--tok2id--word"),
+     "made from imdb--tok2id--word, where other--tok2id--word")], ids=["path", "run"])
+def test_another_input_is_told_from_one_that_changed(ask, now, said):
+    make(ask())
+    message = refused(lambda: ask(inputs={"ids": now}))
+    assert f"{said} is asked for; give this run a name of its own or replace that one with --overwrite" in message
+    assert "stale" not in message
+
+
 def test_another_runs_artefact_is_not_replaced_unasked(ask, tmp_path):
     make(ask(results_dir=str(tmp_path / "first")))
     assert "lr: 0.01 there, 0.02 asked" in refused(lambda: ask(results_dir=str(tmp_path / "second"), lr=0.02))

@@ -26,7 +26,7 @@ class Lineage:
     also: what is read and changes nothing in the result, so that its fingerprint does not count.
     artefact: the folder of what it makes beside its record. writes: further things that other stages read.
     resolved: values that a default leaves open. from_weights: flags whose value is that of loaded weights.
-    digests: gives the fingerprints by role of inputs that are not simply those of an artefact or a file.
+    special: gives the inputs by role that are not simply an artefact or a file.
     """
 
     stage: Callable
@@ -39,7 +39,7 @@ class Lineage:
     writes: tuple[Path, ...] = ()
     resolved: dict[str, Any] = field(default_factory=dict)
     from_weights: tuple[str, ...] = ()
-    digests: Callable[[], dict[str, str]] | None = None
+    special: Callable[[], dict[str, records.Input]] | None = None
 
     @property
     def folder(self) -> Path:
@@ -61,11 +61,11 @@ class Lineage:
 
     def inputs(self) -> dict[str, records.Input]:
         """The inputs as its record would have them; call it when nothing is missing."""
-        digests = self.digests() if self.digests else {}
-        found = {role: next(place for place in places if there(place)) for role, places in self.reads.items()}
-        marks = digests | {role: _fingerprint(place) for role, place in found.items() if role not in digests}
-        return {role: records.Input(names.portable(found[role]) if role in found else role, mark)
-                for role, mark in marks.items()}
+        special = self.special() if self.special else {}
+        found = {role: next(place for place in places if there(place)) for role, places in self.reads.items()
+                 if role not in special}
+        return special | {role: records.Input(names.portable(place), _fingerprint(place))
+                          for role, place in found.items()}
 
     def other_content(self, record: dict) -> str | None:
         """The path of an input that has been made again since the record was, with other digits."""

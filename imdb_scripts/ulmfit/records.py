@@ -612,9 +612,21 @@ def refusal(stage: Callable, run_id: str, place: Path, known: dict, config: dict
     before = {name: given["fingerprint"] for name, given in known["inputs"].items()}
     now = {name: given.fingerprint for name, given in inputs.items()}
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    others = [_told_apart(known["inputs"][name], inputs[name]) for name in changed if name in before and name in now]
+    if others := [both for both in others if both is not None]:
+        return (f"{where}, made from {', '.join(old for old, _ in others)}, where {', '.join(new for _, new in others)} "
+                f"is asked for; give this run a name of its own or replace that one with --overwrite")
     paths = ", ".join(inputs[name].path if name in inputs else known["inputs"][name]["path"] for name in changed)
     both = "a copy of the dataset's folder under another name" if beside else "--results_dir=DIR"
     return f"{where}, but is stale: {paths} changed since; --overwrite makes it again, {both} keeps both"
+
+
+def _told_apart(before: dict, now: Input) -> tuple[str, str] | None:
+    """How an input of a record and the present one are called where they are two, and not one that changed since: by
+    path, or by run where both lie outside the project under one name."""
+    if before["path"] != now.path:
+        return before["path"], now.path
+    return (before["run"], now.run) if before["run"] and now.run not in (None, before["run"]) else None
 
 
 def read_run(folder: Path) -> dict:
