@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import IO, Callable, Iterable
 
-from ulmfit import names, records
+from ulmfit import files, names, records
 from ulmfit.errors import UserError
 from ulmfit.lineage import Lineage
 
