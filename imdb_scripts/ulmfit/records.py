@@ -419,9 +419,9 @@ def open_run(stage: Callable, run_id: str, flags: dict, inputs: dict[str, Input]
 
     Returns a Run; `reused` says that it is finished already and nothing is to be done, `resumed` that a checkpoint
     of it may lie in the artefact's folder. A command with `overwrite` goes on from a checkpoint only if it was begun
-    with it, as a cluster sends it again after its machine went down. A run that failed before it made anything stands in
-    nobody's way. What is replaced is set aside (`replacement`) until the new run is finished. Raises UserError when the
-    name is taken by a run with other flags or other inputs, or while another process makes it.
+    with it, as a cluster sends it again after its machine went down. A run that failed before it made anything stands
+    in nobody's way. What is replaced is set aside (`replacement`) until the new run is finished. Raises UserError when
+    the name is taken by a run with other flags or other inputs, or while another process makes it.
     """
     overwrite, quiet, name = flags["overwrite"], flags["quiet"], stage.__name__
     folder = names.run_folder(names.results_folder(flags["results_dir"]), run_id)
@@ -614,8 +614,9 @@ def refusal(stage: Callable, run_id: str, place: Path, known: dict, config: dict
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     others = [_told_apart(known["inputs"][name], inputs[name]) for name in changed if name in before and name in now]
     if others := [both for both in others if both is not None]:
-        return (f"{where}, made from {', '.join(old for old, _ in others)}, where {', '.join(new for _, new in others)} "
-                f"is asked for; give this run a name of its own or replace that one with --overwrite")
+        made_from, asked = (", ".join(called) for called in zip(*others))
+        return (f"{where}, made from {made_from}, where {asked} is asked for; give this run a name of its own or "
+                f"replace that one with --overwrite")
     paths = ", ".join(inputs[name].path if name in inputs else known["inputs"][name]["path"] for name in changed)
     both = "a copy of the dataset's folder under another name" if beside else "--results_dir=DIR"
     return f"{where}, but is stale: {paths} changed since; --overwrite makes it again, {both} keeps both"

@@ -1,7 +1,7 @@
 """What a run replaces is kept beside it until the new one is whole, and is put back when that comes to nothing.
 
-A folder is a run's record, its artefact, or a further one that it makes. `alone`: the one name in it that is the
-run's, where the folder holds others' files too (a dataset's); None where all of it is.
+A folder is a run's record, its artefact, or a further one that it makes. `alone`: the one name in it that is the run's,
+where the folder holds others' files too (a dataset's); None where all of it is.
 """
 
 import os
