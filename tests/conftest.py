@@ -1,6 +1,7 @@
 """The checkout's own packages come first, installed or not."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # Who runs the tests may have records of his own there.
 os.environ.pop("RESULTS", None)
+# Whoever starts the tests in the background of a script has the interrupt ignored, and so would each process that a test
+# interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path[:0] = [str(ROOT), str(ROOT / "imdb_scripts")]
 
 
