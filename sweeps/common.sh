@@ -223,9 +223,9 @@ sweep() { # [--print | FLAGS-OF-LAUNCH...]
     choose_python train
     local text retry="" launch=("$PYTHON" sweeps/launch.py ${GPUS:+"--gpus=$GPUS"} ${SLOTS:+"--slots=$SLOTS"}
         ${SLURM_FILE:+"--slurm_file=$SLURM_FILE"})
-    [[ " $* " != *" --retry_failed"* ]] || retry=--retry_failed
+    [[ ! " $*" =~ " --retry"[-_]failed ]] || retry=--retry_failed
     # Before everything that runs the plan, and nothing that only shows it.
-    if [ "$(type -t prepare)" = function ] && [[ ! " $* " =~ " --"(dry_run|status|help) ]]; then
+    if [ "$(type -t prepare)" = function ] && [[ ! " $*" =~ " -"(-dry[-_]run|-status|-help|h) ]]; then
         text=$(prepare | distinct)
         "${launch[@]}" --backend=local $retry <<<"$text"
     fi

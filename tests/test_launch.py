@@ -269,9 +269,8 @@ def test_a_run_of_the_same_name_with_other_flags_is_refused(base, tmp_path):
 def test_models_of_other_records_are_in_the_way_too(base, tmp_path):
     place = base.copy(tmp_path)
     shutil.rmtree(place.results)
-    said = {flags: states.judge(plan._step(1, place.command("tok2id", **dict(flags))).run, states.alive_here)
-            for flags in ((("max_vocab", 40),), (("max_vocab", 40), ("overwrite", True)))}
-    refused, replaced = said.values()
+    refused, replaced = (states.judge(plan._step(1, place.command("tok2id", max_vocab=40, overwrite=overwrite)).run,
+                                      states.alive_here) for overwrite in (False, True))
     assert refused.kind is Kind.REFUSED and "word/ids with other flags (max_vocab: " in refused.why
     assert replaced == State(Kind.MISSING, "replaces another run")
     # The very run that made them is made once more, for a record.

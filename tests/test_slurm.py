@@ -95,7 +95,7 @@ def test_a_job_that_left_no_record_has_failed(base, submitted, tmp_path, capsys)
     # As the cluster runs it, on a machine where it cannot begin.
     script = script.replace("exec ", "echo 'no fp16 here'; exit 1; exec ")
     names.launch_log(place.results, LM).write_text(subprocess.run(
-        ["bash", "-c", script], env={"SLURM_JOB_ID": "17", "PATH": "/usr/bin:/bin"}, text=True, stdout=-1).stdout)
+        ["bash", "-c", script], env={"SLURM_JOB_ID": "17", "PATH": "/usr/bin:/bin"}, text=True, stdout=subprocess.PIPE).stdout)
     capsys.readouterr()
     with pytest.raises(UserError, match="3 of 8 runs cannot be made"):
         slurm.Cluster(None).submit(steps, place.results, False)

@@ -151,6 +151,12 @@ def test_a_failed_preparation_is_tried_again_before_the_plan(tmp_path):
         assert done.returncode == 1 and "none" in done.stdout and "sample_train" not in done.stdout
 
 
+@pytest.mark.parametrize("flag", ["--dry_run", "--dry-run", "--status", "--help", "-h"])
+def test_what_only_shows_a_plan_prepares_nothing(tmp_path, flag):
+    done = Place(tmp_path).sweep("figure3_low_shot", flag)
+    assert done.returncode == 0 and "begins" not in done.stdout and not (tmp_path / "smoke").exists()
+
+
 def test_few_labels_have_epochs_of_their_own(tmp_path):
     place = elsewhere(tmp_path, "reviews", SEEDS="0", LABELS="100 300")
     for variables, (few, more, pace) in (({}, ("20", "15", {"val_every": "22"})),

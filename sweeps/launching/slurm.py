@@ -187,22 +187,19 @@ class Cluster:
                    "--kill-on-invalid-dep=yes", "--output=" + str(log).replace("%", "%%")]
         if parents:
             options.append(f"--dependency={after}:{':'.join(parents)}")
+        begins = ""
+        if step.run:
+            # Tells a run that never had a record from one that is still to be submitted.
+            begun = names.launch_begun(results, step.name).resolve()
+            begun.parent.mkdir(parents=True, exist_ok=True)
+            begun.unlink(missing_ok=True)
+            begins = f"echo $SLURM_JOB_ID >{shlex.quote(str(begun))}\n"
         # exec: the signals of the batch step reach the stage itself. The one that asks for a checkpoint would end a
         # stage that is still loading and has nothing to save.
-        script = (f"#!/bin/bash\nexport {' '.join(exports)}\ntrap '' USR1\n{_note_of_its_begin(step)}"
+        script = (f"#!/bin/bash\nexport {' '.join(exports)}\ntrap '' USR1\n{begins}"
                   f"exec {shlex.join([sys.executable, *step.words])}\n")
         chosen = self.options["gpu" if step.uses_gpu else "cpu"]
         return _slurm("sbatch", "--parsable", *options, *chosen, script=script).strip().partition(";")[0]
-
-
-def _note_of_its_begin(step: Step) -> str:
-    """The line of a job's script that tells a run which never had a record from one that is still to be submitted."""
-    if step.run is None:
-        return ""
-    begun = names.launch_begun(step.run.results, step.name).resolve()
-    begun.parent.mkdir(parents=True, exist_ok=True)
-    begun.unlink(missing_ok=True)
-    return f"echo $SLURM_JOB_ID >{shlex.quote(str(begun))}\n"
 
 
 def subject_of(run: Lineage) -> str:
