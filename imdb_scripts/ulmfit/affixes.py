@@ -16,12 +16,13 @@ from typing import Iterable
 # The patterns that this was worked out for, by `_digest`. With others no piece is plain.
 KNOWN_PATTERNS = {"c785e185c1f7983dd8f532c2d40d79ca5c50dc7f02b3df40e721e86758e3c885"}  # English in spaCy 3.8
 
-# What fastai's rules put before a word, the marks before it, the word, the marks behind it. Possessive, so that a run of
-# dots is tried in one way only.
+# What fastai's rules put before a word, the marks before it, the word, the marks behind it. A run of dots is taken whole,
+# so that it is tried in one way only; by looking ahead, as Python 3.11.2 (Debian 12's) takes `(?:a|bb++)*+` for more than
+# it is and would match a single dot.
 _PLAIN = re.compile(r"""(?:xx(?:maj|up)\ )?
-                        ((?:["'(\[*]|\.\.++)*+)
+                        ((?:["'(\[*]|\.{2,}(?!\.))*)
                         ([a-z]+(?:-{1,3}[a-z]+)*|[0-9]+)
-                        ((?:'s)?+(?:[,;:!?)"'\]*]|\.++)*+)""", re.VERBOSE)
+                        ((?:'s)?(?:[,;:!?)"'\]*]|\.+(?!\.))*)""", re.VERBOSE)
 _TOKENS = re.compile(r"[a-z0-9]+|'s(?![a-z0-9])|\.+|-+|[^ ]")
 _WORDS_WITHIN = re.compile(r"[^-]+")
 
